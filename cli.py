@@ -43,6 +43,7 @@ ROBOTICS: Table = {
 }
 COMMANDS: Table = {
     "demo": ("demo:demo", "Draw a small data set, and run both stages on it."),
+    "adapt": ("adapt:adapt", "Make a small classifier from photos and a list of names."),
     "split": ("prepare:split", "Split SOURCE into training, ID test and OOD test images."),
     "cache-features": ("cache_features:cache_features", "Run the teacher over images once (stage 1)."),
     "cache": (CACHE, "Look into a cache, check, mend, import, convert one."),

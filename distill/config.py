@@ -187,11 +187,12 @@ class DataConfig:
     tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
     GPU, else one (never more than four a core, or 16); ``views`` replays what the cache keeps of views, each
     with the teacher's embedding of it, in place of ``policy`` and ``scale_min``: auto wherever it has them of
-    every image; ``shared_classes`` lets
-    classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
-    without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
-    ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
-    ``balanced`` draws every class alike often; ``mixup`` is alpha of that (arXiv 1710.09412), 0 is off.
+    every image; ``shared_classes`` lets classes be in train and in the OOD test as well; ``pool_share`` is
+    the share of a batch that are images without a label, -1 by their number; ``class_val`` is the share of
+    train's classes set aside to choose on, ``pool_val`` that of a pool alone which is compared with the
+    teacher's answers; ``choose_by`` says whether id_val or class_val chooses the best checkpoint, auto is
+    id_val where there is one; ``balanced`` draws every class alike often; ``mixup`` is alpha of that (arXiv
+    1710.09412), 0 is off.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
@@ -214,6 +215,7 @@ class DataConfig:
         -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
     )
     class_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
+    pool_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
     choose_by: str = one_of("auto", "id_val", "class_val")
     balanced: bool = False
     mixup: float = at_least(0, 0.0, fix="give a number above 0, such as 0.2, or 0 for none.")

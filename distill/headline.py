@@ -11,9 +11,20 @@ from typing import Any
 
 from cache.sources.splits import FOLDERS, TESTS
 
-# Parts of train that are not trained on, to choose on.
-SET_ASIDE = ("id_val", "class_val")
-LABELS = {"id_val": "ID set aside", "class_val": "classes set aside", "id_test": "ID", "ood_test": "OOD"}
+# Parts of train, and of a pool alone, that are not trained on, to choose on.
+SET_ASIDE = ("id_val", "class_val", "pool_val")
+# Of the pool there is nothing to be right by but the teacher.
+POOL_VAL = (
+    "pool_val are images without a label that nothing was learnt from: what is told of them as accuracy is "
+    "how often the student answers as its teacher, right or wrong; how often either is right was not measured"
+)
+LABELS = {
+    "id_val": "ID set aside",
+    "class_val": "classes set aside",
+    "pool_val": "teacher's answers, pool set aside",
+    "id_test": "ID",
+    "ood_test": "OOD",
+}
 # Points of accuracy: less is what another seed does.
 CLEARLY = 1.0
 NOTHING_TO_JUDGE = (

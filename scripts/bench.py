@@ -39,7 +39,7 @@ NAMES = {
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},
     "load": "stress.load",
     "million": "stress.million",
-    **{name: f"benchmarks.{name}" for name in ("exported", "none", "web", "serve")},
+    **{name: f"benchmarks.{name}" for name in ("adapted", "exported", "none", "web", "serve")},
 }
 # An innermost object of JSON: a row, versions.
 INNERMOST = re.compile(r"\{[^{}]*\}")

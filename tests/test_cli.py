@@ -63,6 +63,7 @@ OPTIONS = {
     "serve": "host max-megabytes max-pixels port precision rate threads",
     "bench-model": "code json out pretrained repeats rounds run teacher-model threads",
     "demo": "device epochs json out seed",
+    "adapt": "arch budget cache code device json model names out pretrained seed start",
     "robotics make-demo": "id-test image-size ood-test seed train",
     "robotics cache-features": "batch-size descriptions device dtype episode-keys format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions strict template workers",
 }

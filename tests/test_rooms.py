@@ -34,7 +34,7 @@ ROOMS = [
         for name in ("losses", "objective", "metrics", "tip_adapter", "precision", "checkpoint")
     ),
     *(f"distill.{name}" for name in ("record", "data", "student", "robotics", "judge", "train", "fewshot")),
-    *(f"distill.{name}" for name in ("sweep", "report", "deploy", "demo", "recipes", "doctor")),
+    *(f"distill.{name}" for name in ("sweep", "report", "deploy", "adapt", "demo", "recipes", "doctor")),
     "distill.commands",
     "cli",
 ]

@@ -5,6 +5,7 @@ Every import of torch, h5py and the like stands inside a command: its --help doe
 Its files::
 
     demo, doctor              both stages on a small example; what this machine has
+    adapt                     both on one's own photos, with all that follows
     prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches
     recipes, train, evaluate, fewshot    settings that ship; stage 2

@@ -266,7 +266,7 @@ def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return a summary's metrics by split and group of objects."""
     metrics = {
         f"{split}{words}": _of(summary, f"{split}_" if group == "all" else f"{split}_{group}_")
-        for split in ("train", "id_val", "class_val", "id_test", "ood_test", "ood_query")
+        for split in ("train", "id_val", "class_val", "pool_val", "id_test", "ood_test", "ood_query")
         for group, words in GROUPS.items()
     }
     return {name: values for name, values in metrics.items() if values}

@@ -6,6 +6,7 @@ Its files::
     streams, tar_stream       which of both kinds of stream: of a data folder, or of a cache's own tars
     tar_epoch, tar_rows, tar_identities    the order of an epoch of tars, its rows, what they are
     id_val, class_val         training images and whole classes set aside to choose on
+    pool_val                  images of a pool alone set aside; the teacher says what they are
     pool, tar_pool            images without a label: their share of a batch; none is a test image
     training_rows, joined_rows    images joined to rows by key; the rows of several splits as one
     epoch_order               which images each batch of an epoch has

@@ -200,6 +200,7 @@ class Stream:
             id_val=images.id_val,
             class_val=images.class_val,
             aside=images.classes_aside,
+            pool_val=(images.pool_val, self.class_names),
         )
         decode, eval_decode = self.augment.decode, self.augment.eval_decode
         needed = Counter({decode: len(images.images)})
@@ -266,17 +267,20 @@ def splits_to_judge(
     id_val: Sequence[Sample] = (),
     class_val: Sequence[Sample] = (),
     aside: Sequence[str] = (),
+    pool_val: tuple[Sequence[Sample], tuple[str, ...]] = ((), ()),
 ) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
     """Return (name, images, class names) of every split, of the images to judge on; what is set aside first.
 
     With a support, the OOD images less the support are ``ood_query``. The classes set ``aside`` are judged as
-    ``class_val``, and are no ID classes.
+    ``class_val``, and are no ID classes. ``pool_val`` are images of a pool, of the teacher's classes.
     """
     judged, taken = [], set(support)
     if id_val and (samples := to_judge(folder.split("train"), id_val)):
         judged.append(("id_val", samples, _but(folder.split("train").classes, aside)))
     if class_val:
         judged.append(("class_val", tuple(class_val), tuple(aside)))
+    if pool_val[0]:
+        judged.append(("pool_val", tuple(pool_val[0]), pool_val[1]))
     for name in (name for name in TESTS if name in folder.splits):
         split, samples = folder.splits[name], to_judge(folder.splits[name])
         if name == "ood_test" and taken:

@@ -19,7 +19,7 @@ from distill.data.training_rows import TrainingRows
 
 QUERY = "ood_query"
 # Which rows of the cache a split's images have: few-shot's query and what is set aside are parts of others.
-ROWS_OF = {"id_val": "train", "class_val": "train", "ood_query": "ood_test"}
+ROWS_OF = {"id_val": "train", "class_val": "train", "pool_val": "pool", "ood_query": "ood_test"}
 
 
 def rows_of(cache: EmbeddingCache, split: str) -> SplitRows | None:

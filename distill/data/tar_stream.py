@@ -274,6 +274,7 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
         "few-shot finetuning": bool(config.fewshot.shots),
         "data.device_images=on": config.data.device_images == "on",
         "data.class_val": config.data.class_val,
+        "data.pool_val": config.data.pool_val,
         "data.balanced": config.data.balanced,
         f"data.pool_share={config.data.pool_share:g}": config.data.pool_share > 0,
     }

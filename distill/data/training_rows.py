@@ -16,6 +16,7 @@ from cache.sources.samples import Sample, Source
 from cache.sources.splits import POOL
 from cache.store.split_rows import SplitRows
 from distill.config import DataConfig, RunConfig
+from distill.config_fields import require
 from distill.data.class_val import classes_aside
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
@@ -30,6 +31,7 @@ from distill.data.pool import (
     pool_sources,
     takes_pool,
 )
+from distill.data.pool_val import as_teacher_says, pool_aside
 
 ANOTHER_FOLDER = "give the data folder that the cache was made from."
 Taken = tuple[str, tuple[Sample, ...]]
@@ -43,8 +45,9 @@ class TrainingRows:
     First come the ``labelled`` ones, then those of the ``pool``, of which there are so many by split, last
     the ``support``, few-shot images of OOD classes; ``taken`` are all by the split that they are of.
     ``id_val`` and ``class_val`` are images set aside to choose on, of the classes that are learnt and of
-    ``classes_aside``. ``left_out`` counts those without a row, ``unused`` those without a label that are not
-    trained on. ``pool_sources`` and ``test_images`` are those of :class:`distill.data.pool.Pool`.
+    ``classes_aside``, ``pool_val`` of a pool alone, whose labels are the teacher's answers. ``left_out``
+    counts those without a row, ``unused`` those without a label that are not trained on. ``pool_sources`` and
+    ``test_images`` are those of :class:`distill.data.pool.Pool`.
     """
 
     rows: SplitRows | JoinedRows
@@ -53,6 +56,7 @@ class TrainingRows:
     labelled: int
     id_val: tuple[Sample, ...] = ()
     class_val: tuple[Sample, ...] = ()
+    pool_val: tuple[Sample, ...] = ()
     classes_aside: tuple[str, ...] = ()
     left_out: int = 0
     unused: int = 0
@@ -100,8 +104,13 @@ def join_images(identities: IdentityReader, config: RunConfig) -> TrainingRows:
     names, has_pool = learnt_splits(config, cache, [*folder.splits]), POOL in folder.splits
     if "train" not in folder.splits and has_pool:
         check_learnable_alone(config, cache)
-        joined = _pool_alone(identities)
+        joined = _pool_alone(identities, config)
     else:
+        require(
+            not config.data.pool_val,
+            f"data.pool_val is {config.data.pool_val:g}, and {cache.path} has other images than a pool",
+            "set data.pool_val=0, and data.id_val=0.1 to set labelled images aside.",
+        )
         joined = join_training_rows(identities, config.data, unlabelled=takes_pool(config))
     if POOL in names and joined.taken[0][0] != POOL:
         joined = _with_pool(joined, identities)
@@ -182,16 +191,28 @@ def check_classes(identities: IdentityReader, split: Source, rows: SplitRows) ->
     )
 
 
-def _pool_alone(identities: IdentityReader) -> TrainingRows:
+def _pool_alone(identities: IdentityReader, config: RunConfig) -> TrainingRows:
     images, at, left_out = _pool_rows(identities)
+    aside = pool_aside(images, config.data.pool_val)
+    learnt = at[~aside]
     return TrainingRows(
         rows=identities.cache.split(POOL),
-        taken=((POOL, images),),
-        row_of=at,
+        taken=((POOL, _taken(images, ~aside)),),
+        row_of=learnt,
         labelled=0,
+        pool_val=as_teacher_says(identities.cache, config, _taken(images, aside), at[aside]),
         left_out=left_out,
-        pool={POOL: len(at)},
+        pool={POOL: len(learnt)},
     )
+
+
+def pool_val_of(identities: IdentityReader, config: RunConfig) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Return the images of a pool alone of which a run learns nothing, and the classes that they can have."""
+    if not config.data.pool_val:
+        return (), ()
+    joined = _pool_alone(identities, config)
+    teacher = identities.cache.teacher_cache(config.teachers[0])
+    return joined.pool_val, classes_of_texts(teacher, config.text)
 
 
 def _with_pool(joined: TrainingRows, identities: IdentityReader) -> TrainingRows:

@@ -10,6 +10,7 @@ Its files::
     check, check_photos, check_loaded, check_episodes    each file compared with the student
     check_reject              "none of these", set and measured
     info, card, card_data, card_pictures, snippets    model.json, and the README beside it
+    replace                   a new model in the place of another, all its files at once
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     vocabulary, vocabulary_rows    words to name images without candidates, small; their rows by the teacher
     push                      the folder to the Hugging Face hub

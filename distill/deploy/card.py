@@ -16,7 +16,7 @@ from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
 from distill.deploy.snippets import TFLITE_FILE, Snippets
 from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
-from distill.headline import one_class_notes
+from distill.headline import POOL_VAL, one_class_notes
 from distill.judge.rejection import ACCEPTED, FAR
 
 EXAMPLE = "classify.py"
@@ -96,6 +96,8 @@ def notes_on(info: ModelInfo) -> list[str]:
     notes = one_class_notes(alone)
     if "id_val" in splits:
         notes.append("id_val are images of the training set aside: the run had no test images")
+    if "pool_val" in splits:
+        notes.append(POOL_VAL)
     if "train" in splits:
         notes.append(
             "these are the training images: the run had no test images and set none aside, so that nothing "

@@ -70,8 +70,8 @@ class Judged:
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
     """Return the run's test splits and its id_val with the student's embeddings, ``most`` images of each.
 
-    Where it has neither they are of train. The same images every time, as many of every class as of any
-    other.
+    Where it has neither they are what it set aside of a pool, else of train. The same images every time, as
+    many of every class as of any other.
     """
     aside: list[EvalSplit] = []
     with suppress(UserError):  # it set none aside
@@ -81,15 +81,16 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
 
 
 def tests_or_train(trained: TrainedRun) -> list[EvalSplit]:
-    """Return the run's test splits, else its id_val, else train: files are to be compared on something.
+    """Return the run's test splits, else what it set aside, else train: files are compared on something.
 
-    UserError if the run is of a pool alone.
+    UserError if the run is of a pool alone, and set none of it aside.
     """
     tests = trained.wanted(())
     if not tests and "train" not in trained.folder.splits:
         raise UserError(
             "the run has no labelled image, and an export is compared with its student on some",
-            fix="add test images to the data, run cache-features again, and train again.",
+            fix="add test images to the data, run cache-features again, and train again; or train again with "
+            "--set data.pool_val=0.1, of which the teacher says what they are.",
         )
     return tests or trained.wanted(["train"])
 

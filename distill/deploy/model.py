@@ -91,7 +91,19 @@ class Shipped:
         gives something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
         where one of photos is opened.
         """
-        info = ModelInfo.load(folder)
+        while True:
+            info = ModelInfo.load(folder)
+            try:
+                model = cls._opened(folder, info, precision=precision, threads=threads)
+            except UserError:
+                if ModelInfo.load(folder) == info:
+                    raise
+            else:
+                if ModelInfo.load(folder) == info:  # else another model was put in its place meanwhile
+                    return model
+
+    @classmethod
+    def _opened(cls, folder: Path, info: ModelInfo, *, precision: str | None, threads: int) -> Self:
         if (info.objects is not None) != cls.of_episodes:
             takes, not_these = ("episodes", "photos") if info.objects is not None else ("photos", "episodes")
             raise UserError(

@@ -29,7 +29,7 @@ from distill.data.stream import EvalSplit, decoder_of, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
-from distill.data.training_rows import join_training_rows
+from distill.data.training_rows import join_training_rows, pool_val_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.headline import SET_ASIDE
 from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
@@ -72,7 +72,7 @@ class Opening(TypedDict, total=False):
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
     """Judge a run's student on splits of these names, of no names on every test.
 
-    Each has either name, or is ``id_val`` or ``class_val``.
+    Each has either name, or is one of :data:`distill.headline.SET_ASIDE`.
     UserError if the run, its data or its cache is missing, or the cache is of another teacher or holds other
     texts than the run learnt with.
     """
@@ -177,7 +177,7 @@ class TrainedRun:
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and what is set aside too; of none every test split.
 
-        Of no names and no test split that is what the run set aside, ``id_val`` and ``class_val``, if any.
+        Of no names and no test split that is what the run set aside, if any.
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         support, data = support_of(self.cache, self.folder, self.config.fewshot), self.config.data
@@ -187,6 +187,8 @@ class TrainedRun:
         elif (data.id_val or data.class_val) and "train" in self.folder.splits:
             joined = join_training_rows(self.identities, data)
             kept |= {"id_val": joined.id_val, "class_val": joined.class_val, "aside": joined.classes_aside}
+        elif data.pool_val:
+            kept["pool_val"] = pool_val_of(self.identities, self.config)
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, support, **kept)}
         names = [name if name in (*SET_ASIDE, QUERY) else labelled_split(name) for name in splits]
         names = names or [name for name in by_name if name not in SET_ASIDE] or [*by_name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from distill.headline import SET_ASIDE, headline
+from distill.headline import LABELS, SET_ASIDE, headline
 from distill.report.collect import OBJECTS, Run
 from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
 
@@ -13,6 +13,7 @@ SPLITS = {
     "train": "training images",
     "id_val": "ID set aside",
     "class_val": "classes set aside",
+    "pool_val": LABELS["pool_val"],
     "id_test": "ID",
     "ood_test": "OOD",
     "ood_query": "OOD less support",
@@ -49,11 +50,12 @@ class Task:
     def splits(self, runs: Sequence[Run]) -> list[str]:
         """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last.
 
-        Where no run has one it is what they set aside, ``id_val``; ``class_val`` is told beside either.
+        Where no run has one it is what they set aside, ``id_val``, or of a pool alone ``pool_val``;
+        ``class_val`` is told beside either.
         """
         judged = {name for run in runs for name in run.table(self.per_class)}
         heads = sorted(name for name in judged if "@" in name and not name.startswith(SET_ASIDE))
-        for names in (("id_test", "ood_test", "ood_query", *heads), ("id_val",), ()):
+        for names in (("id_test", "ood_test", "ood_query", *heads), ("id_val",), ("pool_val",), ()):
             told = [name for name in names if any(headline(run.summary, name) is not None for run in runs)]
             if told or not names:
                 of_classes = any(headline(run.summary, "class_val") is not None for run in runs)

@@ -90,15 +90,15 @@ class HeadData:
         settings = replace(model.config.data, memory_mb=0)  # each is looked at once
         make = PixelMaker(config=settings, cache=model.cache, decode=model.augment.eval_decode)
         # With those set aside of them: how many these are changes no image's features.
-        aside = [name for name in CHOSEN_ON if name in session.splits]
+        beside = {TRAIN: [*CHOSEN_ON], POOL: ["pool_val"]}
         learnt: list[Features] = []
         splits: dict[str, Features] = {}
         for split, samples in data.joined.taken:
-            beside = aside if split == TRAIN and not learnt else []
-            pixels = [make([(split, samples)]), *(session.splits[name].pixels for name in beside)]
+            aside = [name for name in beside.pop(split, ()) if name in session.splits]
+            pixels = [make([(split, samples)]), *(session.splits[name].pixels for name in aside)]
             own, *others = files.of(split, pixels)
             learnt.append(own)
-            splits |= dict(zip(beside, others, strict=True))
+            splits |= dict(zip(aside, others, strict=True))
         for name, one in session.splits.items():
             if name not in splits:
                 (splits[name],) = files.of(name, [one.pixels])

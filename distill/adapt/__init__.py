@@ -1,0 +1,13 @@
+"""From a folder of photos and a list of names to a model, in one command. Read run.py: the stages of work.
+
+Its files::
+
+    run                       the stages, each of which goes on where it was stopped
+    options, state            what is asked for; what was done, and with which options
+    names                     the list of names
+    labels, photos            what is said of each photo; which are learnt from, and which judge
+    duplicates                photos that are there twice
+    photo_list                photos and names as files that a cache is made from
+    costs                     time and disk, before it begins; epochs and image size that fit a budget
+    outcome                   what came of it, in numbers and in words
+"""

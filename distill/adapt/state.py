@@ -1,0 +1,96 @@
+"""What an adaptation has done so far: ``adapt.json``, by which the same command goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.atomic_files import digest, sha256_of, write_json
+from cache.runtime.json_values import value_of
+from cache.store.manifest import NAME as MANIFEST
+from distill.adapt.options import AdaptOptions
+
+NAME = "adapt.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """Which run the model in the folder is of, made from ``inputs``, and how good that is; see ``Score``."""
+
+    run: str
+    inputs: str
+    score: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What was asked for, and what is done of it.
+
+    ``plan`` is what was decided when the work began (image size, epochs), for these ``inputs``, and ``runs``
+    from which inputs each run was begun; ``seconds`` are what each stage took, all times together.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    inputs: str = ""
+    plan: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    shipped: Shipped | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, work: Path) -> State:
+        """Read it; what is not there, or not whole, was not begun."""
+        try:
+            return value_of(cls, json.loads((work / NAME).read_text(encoding="utf-8")), name=NAME)
+        except (OSError, ValueError):
+            return cls()
+
+    def save(self, work: Path) -> None:
+        """Write it, whole or not at all."""
+        write_json(work / NAME, asdict(self))
+
+    def with_run(self, name: str, made_from: str) -> State:
+        """Return it with a run that was begun."""
+        return replace(self, runs={**self.runs, name: made_from})
+
+    def took(self, what: str, seconds: float) -> State:
+        """Return it with what a stage took, added to what it took before it was stopped."""
+        return replace(self, seconds={**self.seconds, what: self.seconds.get(what, 0.0) + seconds})
+
+
+def asked(options: AdaptOptions) -> dict[str, Any]:
+    """Return what is asked for as plain values, of files what they hold: what another result would be of."""
+    found = options.anywhere()
+    values = {name: value for name, value in asdict(found).items() if name not in ("out", "device")}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    plain["sources"] = [*options.sources]
+    for name in ("names", "code", "start"):
+        path = Path(plain[name] or "")
+        if plain[name] and path.is_file():
+            plain[name] = f"{path} ({sha256_of(path)[:12]})"
+    return plain
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each option that is another than it was; none where nothing was begun."""
+    return [
+        f"--{name} was {_shown(before.get(name))}, and is {_shown(value)}"
+        for name, value in now.items()
+        if before and before.get(name) != value
+    ]
+
+
+def inputs_of(options: Mapping[str, Any], cache: Path, photos: Path | None) -> str:
+    """Return what names all that a run can depend on: what was asked for but the budget, cache and photos."""
+    asked_for = {name: value for name, value in options.items() if name not in ("budget", "sources")}
+    files = [cache / MANIFEST, *([photos] if photos is not None else [])]
+    return digest([asked_for, *(sha256_of(file) for file in files)])
+
+
+def _shown(value: Any) -> str:
+    return (
+        "not given" if value in (None, "", []) else " ".join(value) if isinstance(value, list) else str(value)
+    )

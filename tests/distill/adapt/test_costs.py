@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from cache.runtime.errors import UserError
+from distill.adapt.costs import Pace, check_room, epochs_left, fitted
+from distill.adapt.options import in_words, seconds_of
+from distill.adapt.run import score_of
+from distill.adapt.state import State, changes
+
+# Of a student at 160 px: 100 s an epoch, 50 s for the features, 10 s to judge.
+PACE = Pace(size=160, epoch=100.0, features=50.0, judging=10.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size", "epochs"),
+    [
+        (10_000, 160, 10),  # the recipe, no more
+        (500, 160, 3),
+        (300, 128, 3),  # of a smaller image, before fewer epochs than are worth it
+        (180, 96, 3),
+        (90, 96, 1),
+        (50, 128, 0),  # the head alone
+        (1, 96, 0),
+    ],
+)
+def test_a_budget_has_the_largest_images_at_which_some_epochs_fit(seconds, size, epochs):
+    assert fitted(PACE, seconds, epochs=10) == (size, epochs)
+    share = (size / 160) ** 2
+    assert seconds < 90 or share * (100 * epochs + 50 + 10) < seconds
+
+
+def test_epochs_that_are_left_fit_what_is_left():
+    assert [epochs_left(PACE, seconds, epochs=4) for seconds in (1000, 300, 10, -5)] == [4, 2, 0, 0]
+
+
+def test_a_time_is_read_and_said_as_people_do():
+    assert [seconds_of(text) for text in ("10m", "90s", "1h30m", "1.5h")] == [600, 90, 5400, 5400]
+    for wrong in ("", "10", "m", "0s", "1m1h", "-5m"):
+        with pytest.raises(ValueError, match="is no time"):
+            seconds_of(wrong)
+    assert [in_words(seconds) for seconds in (45, 600, 10_000)] == ["45 s", "10 min", "2.8 h"]
+
+
+def test_a_disk_without_room_is_told_before_it_begins(tmp_path):
+    check_room(tmp_path / "model", 1)
+    with pytest.raises(UserError, match=r"model will take about .* its disk has"):
+        check_room(tmp_path / "model", 10**18)
+
+
+def test_with_labels_accuracy_decides_and_without_any_the_cosine():
+    space = {"id_val": {"cosine": 0.5}, "pool_val": {"cosine": 0.7}}
+    assert score_of({"id_val_accuracy": 80.0, "id_val_ece": 0.1, "space": space})[0] == (80.0, 0.5)
+    assert score_of({"pool_val_accuracy": 60.0, "pool_val_ece": 0.1, "space": space})[0] == (0.7, 60.0)
+    assert score_of({"id_test_accuracy": 99.0, "space": {}})[0] == ()
+
+
+def test_what_is_asked_otherwise_than_before_is_said_and_a_state_that_is_not_whole_is_none(tmp_path):
+    before = {"seed": 0, "sources": ["a"], "budget": None}
+    assert changes({}, before) == changes(before, before) == []
+    assert changes(before, {**before, "seed": 1, "budget": 60.0}) == [
+        "--seed was 0, and is 1",
+        "--budget was not given, and is 60.0",
+    ]
+    State(options=before).took("teacher", 2.0).took("teacher", 3.0).save(tmp_path)
+    assert State.load(tmp_path).seconds == {"teacher": 5.0}
+    (tmp_path / "adapt.json").write_text('{"options": 3')
+    assert State.load(tmp_path) == State()
