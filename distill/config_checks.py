@@ -166,7 +166,13 @@ def check_for_episodes(config: Config) -> None:
             f"loss.{name} is on, but episodes are trained with cls, mse and im_cst as they are",
             f"set loss.{name}={'false' if isinstance(value, bool) else 0}.",
         )
-    for name, off in (("class_val", 0), ("pool_val", 0), ("balanced", False), ("mixup", 0), ("pool_share", -1)):
+    for name, off in (
+        ("class_val", 0),
+        ("pool_val", 0),
+        ("balanced", False),
+        ("mixup", 0),
+        ("pool_share", -1),
+    ):
         value = getattr(config.data, name)
         require(
             value == off,
