@@ -59,6 +59,7 @@ OPTIONS = {
     "compare": "json",
     "export": "cache check-images checkpoint code data formats json license neighbours out precisions preprocessing teacher",
     "predict": "bank batch-size format labels out precision reject threads threshold top",
+    "embed": "batch-size cache caption-column checkpoint class-depth code device image-column json key-column label-column out path-column precision pretrained split split-column teacher-model threads",
     "texts": "add bank cache device json pretrained teacher-model template",
     "serve": "host max-megabytes max-pixels port precision rate threads",
     "bench-model": "code json out pretrained repeats rounds run teacher-model threads",

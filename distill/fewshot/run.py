@@ -306,8 +306,8 @@ def finetune_config(
 
     20 epochs of OneCycle, learning rate 1e-3 with SGD or 2e-4 with AdamW, with another optimiser a tenth of
     the run's own; of episodes in batches of 46, 5e-4 with SGD. The trunk is trained from the first epoch
-    on, the head goes on from the run's. Then ``settings`` (``section.key=value``) are applied; it is judged at
-    the size that the run is.
+    on, the head goes on from the run's. Then ``settings`` (``section.key=value``) are applied; it is judged
+    at the size that the run is.
     """
     rates = EPISODE_LEARNING_RATES if episodes else LEARNING_RATES
     batches = {"batch_size": EPISODE_BATCH_SIZE} if episodes else {}
