@@ -22,7 +22,7 @@ from distill.commands.options import (
 )
 from distill.commands.tables import mean, print_json, table, warn, working
 
-RETRIEVAL = ("alpha", "beta", "search", "views", "average")
+RETRIEVAL = ("alpha", "beta", "search", "views", "average", "texts")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
 OF_EPISODES = {
     "before_id_objects": "ID before",
@@ -37,7 +37,12 @@ OF_EPISODES = {
 @click.argument("run", type=EXISTING_FOLDER)
 @option("--shots N,N,...", "Images of each OOD class.", default="5", callback=numbers)
 @option("--episodes N,N,...", "Episodes: OOD episodes to learn from.", default="50", callback=numbers)
-@option("--method", "Train on them too, or retrieve among their rows.", ["finetune", "retrieval"], "finetune")
+@option(
+    "--method",
+    "Train on them too, retrieve among their rows, or refit the last layer, in seconds.",
+    ["finetune", "retrieval", "project"],
+    "finetune",
+)
 @option("--out", "Where results go  [default: RUN/fewshot-METHOD]", FOLDER)
 @option(
     "--support-seed N,N,... support_seeds",
@@ -49,6 +54,7 @@ OF_EPISODES = {
 @option("--search", "Retrieval: choose both on this ID split, never on OOD.", ["id_val", "id_test"])
 @option("--views", "Retrieval: views of an image that count  [default: all in the cache]", COUNT)
 @option("--average-views average", "Retrieval: one row an image, the mean of its views.", bool)
+@option("--texts", "Project: share of the class's text in a target.", click.FloatRange(0, 1), 0.5)
 @option("--epochs", "Finetune: epochs  [default: 20]", COUNT, setting="train.epochs")
 @option(
     "--lr",
@@ -82,8 +88,10 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     trained = open_trained(run, note=warn, **opening)
     contents = EPISODES if trained.cache.holds_episodes else PHOTOS
     refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
-    if contents == EPISODES and given["method"] == "retrieval":
-        raise click.UsageError("--method retrieval is for photos, and these are episodes: leave it out.")
+    if contents == EPISODES and given["method"] != "finetune":
+        raise click.UsageError(
+            f"--method {given['method']} is for photos, and these are episodes: leave it out."
+        )
     if contents == EPISODES:
         given["shots"] = given["episodes"]
     del given["episodes"]

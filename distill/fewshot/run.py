@@ -1,4 +1,4 @@
-"""``distill fewshot RUN``: a few images of every OOD class, by finetuning or retrieval; table and plot.
+"""``distill fewshot RUN``: a few images of every OOD class, by one of the methods; table and plot.
 
 Of episodes, which show several objects each, a few of all; they are finetuned on.
 """
@@ -21,6 +21,7 @@ from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
+from distill.fewshot.project import ProjectJudge
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.headline import headline
 from distill.judge.evaluate import Result, SplitResult
@@ -32,11 +33,13 @@ from distill.settings import with_part, with_settings
 from distill.spread import as_columns
 from distill.train.start import train
 
-METHODS = ("finetune", "retrieval")
+METHODS = ("finetune", "retrieval", "project")
 # The paper's: 20 epochs of OneCycle from the trained weights, by the student's optimiser.
 EPOCHS, SCHEDULE = 20, "onecycle"
 LEARNING_RATES = {"sgd": 1e-3, "adamw": 2e-4}
 EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
+# What a projection's targets have of the class's text.
+TEXTS = 0.5
 # Groups of objects of an episode, and what a table has of each.
 GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
 # What a plot shows of a table, where that has it: column, label, colour, style.
@@ -57,7 +60,8 @@ class FewShotOptions:
 
     ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
     one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which
-    alpha and beta are chosen; ``settings`` change the finetuning's config.
+    alpha and beta are chosen; ``texts`` is the share of the class's text in what is projected to; ``settings``
+    change the finetuning's config.
     """
 
     shots: tuple[int, ...] = (5,)
@@ -65,6 +69,7 @@ class FewShotOptions:
     support_seeds: tuple[int, ...] = ()
     retrieval: Retrieval = field(default_factory=Retrieval)
     search: str | None = None
+    texts: float = TEXTS
     settings: tuple[str, ...] = ()
     checkpoint: str = "last"
     device: str = "auto"
@@ -146,9 +151,9 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
         _check_support(trained, support, options)
         if (folder / LAST).is_file():  # its numbers would belong to no table with new ones
             check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
-    judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
+        judge = ProjectJudge(trained, out, progress) if options.method == "project" else Judge(trained)
         draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
         measure, table, among = trained.model.measure, _table(draws), _among(trained)
         results: dict[str, Any] = {
@@ -169,9 +174,9 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
     """Refuse what a run cannot be taught; UserError."""
     if trained.config.fewshot.shots:
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
-    if method == "retrieval" and trained.cache.holds_episodes:
+    if method != "finetune" and trained.cache.holds_episodes:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
-    if method == "retrieval" and not trained.heads:
+    if method != "finetune" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
     if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
         raise UserError(
@@ -236,6 +241,11 @@ def _draw(
             "beta": retrieval.beta,
             "searched_on": options.search,
         }
+    elif isinstance(before, SplitResult) and isinstance(judge, ProjectJudge):
+        results, details = judge.projected(keys, texts=options.texts)
+        told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
+        progress.note(f"{folder.name}: {before.headline:.1f}% -> {told['ood_test']:.1f}%")
+        scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
     else:
         config = finetune_config(
             judge.trained.config,
