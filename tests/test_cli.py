@@ -43,7 +43,7 @@ OPTIONS = {
     "split": "allow-missing dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
-    "fewshot": "alpha average-views beta cache checkpoint code data device episodes epochs json lr method out search set shots support-seed views",
+    "fewshot": "alpha average-views beta cache checkpoint code data device episodes epochs json lr method out search set shots support-seed texts views",
     "cache add-texts": "bank device label2text model pretrained replace run teacher template text-file",
     "cache info": "json",
     "cache verify": "json",

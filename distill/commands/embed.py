@@ -60,8 +60,9 @@ def embed(ctx: click.Context, by: Path, source: str, out: Path, as_json: bool, *
       distill embed artifacts/photos more/ --teacher-model local-dir:TEACHER --out teacher.parquet
       distill embed artifacts/photos --split train --out train.parquet
     """
-    from distill.deploy.embed import CACHE, EmbedOptions, embedder_of
+    from distill.deploy.embed import CACHE, embedder_of
     from distill.deploy.embed import embed as run
+    from distill.deploy.embedder import EmbedOptions
 
     target = embedder_of(by)
     for kind, names in OF.items():

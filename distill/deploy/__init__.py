@@ -10,7 +10,9 @@ Its files::
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
-    predict, predict_episodes    labels for files
+    pictures, prepared        the pictures of any source, one after the other; decoded ahead of a model
+    predict, predict_episodes    labels for them; for files of episodes
+    embed, embedder, embedders, row_files    unit rows of any source, by what, and into what file
     serve, connections, app   the service: it listens; who is connected; what is asked
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
     bench                     latency, size and memory of each graph

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.accounts import Account, Reason, Tally
-from cache.sources.decoding import PLAIN, Decoding, content_of
-from cache.sources.samples import Sample
-from cache.sources.source_options import AS_THEY_ARE, SourceOptions
+from cache.sources.decoding import content_of
+from distill.deploy.embedder import Embedder, EmbedOptions
 from distill.deploy.info import NAME as MODEL_JSON
 from distill.deploy.pictures import Pictures
 from distill.deploy.prepared import prepared_batches
@@ -28,42 +26,6 @@ if TYPE_CHECKING:
 
 MODEL, RUN, CACHE = "model", "run", "cache"
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embedder:
-    """What makes rows of pictures, which are decoded as ``decoding`` says.
-
-    ``prepare`` takes a sample to an array, or raises UnreadableImage; ``embed`` a stack of these to rows
-    [B, ``embed_dim``], which need not be unit rows.
-    """
-
-    embed_dim: int
-    prepare: Callable[[Sample], NDArray[Any]]
-    embed: Callable[[NDArray[Any]], NDArray[np.float32]]
-    decoding: Decoding = PLAIN
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedOptions:
-    """Everything that ``distill embed`` can be told.
-
-    ``precision`` and ``threads`` are of a model; ``checkpoint``, ``cache_dir`` and ``code`` of a run;
-    ``splits`` of a cache whose own rows are written, ``teacher_model`` and ``pretrained`` name its teacher;
-    ``device`` is where a student or a teacher computes.
-    """
-
-    precision: str | None = None
-    threads: int = 0
-    checkpoint: str = "last"
-    cache_dir: Path | None = None
-    code: Path | None = None
-    splits: tuple[str, ...] = ()
-    teacher_model: str | None = None
-    pretrained: str | None = None
-    device: str = "auto"
-    batch_size: int = 32
-    sources: SourceOptions = AS_THEY_ARE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from cache.sources.accounts import Reason
 from cache.sources.decoding import UnreadableImage, content_of
 from cache.sources.samples import Sample
 from cache.store.split_rows import SplitRows
-from distill.deploy.embed import Embedder, EmbedOptions
+from distill.deploy.embedder import Embedder, EmbedOptions
 from distill.deploy.row_files import RowNames
 from distill.judge.trained_run import open_trained
 

@@ -2,19 +2,19 @@
 
 With the support's features X [n, F] as the last layer W0 [D, F] takes them and targets V [n, D],
 
-    W = argmin ||X W' + b0 - V||^2 + l ||W - W0||^2 = W0 + (X'X + l I)^-1 X' R   with   R = V - X W0' - b0
+    W = argmin ||X W' + b0 - V||^2 + l ||W - W0||^2 = W0 + R' X (X'X + l I)^-1   with   R = V - X W0' - b0
 
 so that what the support says nothing about stays as it was; l is lambda times the mean squared length of X's
-rows. From one SVD, X = U S Z', come the heads of every lambda, and what each row would be told if the layer
-were fitted to the others alone: its residual is then (R - U g U'R)_i / (1 - (U g U')_ii), g = S^2 / (S^2 + l).
-Lambda is that of the largest mean cosine of these rows with their targets: no image but the support's plays a
-part.
+rows. From one SVD, X = U S Z', come the heads of every lambda, and what each image would be told if the layer
+were fitted to the others alone: its residual is then (R - U g U'R)_i / (1 - (U g U')_ii) with
+g = S^2 / (S^2 + l). Lambda is that by which these images are classified best, by cross entropy among all
+classes at the run's temperature: no image but the support's plays a part.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,18 +46,26 @@ BLOCK = 2048
 class Refit:
     """A change of a last layer's weight [D, F], float64, and the lambda that it is of.
 
-    ``cosines`` are what lambda was chosen by: the mean cosine of rows left out with their targets.
+    ``losses`` are what lambda was chosen by: of rows that were left out, by lambda.
     """
 
     change: Tensor
     ridge: float
-    cosines: dict[float, float]
+    losses: dict[float, float]
 
 
-def refit(features: Tensor, targets: Tensor, current: Tensor, *, lambdas: Sequence[float] = LAMBDAS) -> Refit:
+def refit(
+    features: Tensor,
+    targets: Tensor,
+    current: Tensor,
+    *,
+    loss: Callable[[Tensor], float],
+    lambdas: Sequence[float] = LAMBDAS,
+) -> Refit:
     """Return the change of a layer that gives ``current`` [n, D] of ``features`` [n, F]; see this module.
 
-    Of equals the largest lambda is taken. ValueError if every feature is 0.
+    ``loss`` is that of the rows [n, D] of images that were left out; of equals the largest lambda is taken.
+    ValueError if every feature is 0.
     """
     rows, goal = features.double(), targets.double()
     residual = goal - current.double()
@@ -66,15 +74,15 @@ def refit(features: Tensor, targets: Tensor, current: Tensor, *, lambdas: Sequen
         raise ValueError("every feature of the support is 0")
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     turned = left.T @ residual
-    cosines: dict[float, float] = {}
+    losses: dict[float, float] = {}
     for ridge in sorted(lambdas, reverse=True):
         gain = values.square() / (values.square() + ridge * square)
         own = left.square() @ gain  # the diagonal of U g U'
         without = (residual - left @ (gain[:, None] * turned)) / (1 - own)[:, None]
-        cosines[ridge] = float(F.cosine_similarity(goal - without, goal, dim=1).mean())
-    best = max(cosines, key=lambda ridge: cosines[ridge])
+        losses[ridge] = loss(goal - without)
+    best = min(losses, key=lambda ridge: losses[ridge])
     shrunk = (values / (values.square() + best * square))[:, None] * turned
-    return Refit(change=shrunk.T @ right, ridge=best, cosines=dict(sorted(cosines.items())))
+    return Refit(change=shrunk.T @ right, ridge=best, losses=dict(sorted(losses.items())))
 
 
 def last_layer(student: nn.Module, features: Tensor) -> tuple[nn.Module, Tensor]:
@@ -126,41 +134,58 @@ class ProjectJudge(Judge):
             parts.append(outputs.cpu())
         return torch.cat(parts), _labels(split)[torch.from_numpy(readable)]
 
-    @torch.no_grad()
     def projected(self, support: Sequence[str], *, texts: float) -> tuple[dict[str, Result], dict[str, Any]]:
         """Judge the OOD images less the support, and the ID test images, with the layer refitted to it.
 
-        ``texts`` is the share of the class's text in a target, beside the teacher's row. Returned by split,
-        with what is told of the refit.
+        Returned by split, with what is told of the refit. Else as :meth:`refitted`.
         """
         began, model = time.perf_counter(), self.trained.model
-        head, split = self.trained.heads[0], self.ood
+        fitted = self.refitted(support, texts=texts)
+        seconds, results = time.perf_counter() - began, {}
+        for split, less in ((self.ood, support), (self.id_test, ())):
+            if split is not None:
+                kept = less_the_support(split, *self._outputs(split, fitted.change), less)
+                results |= {
+                    split.name: judged(model, [kept], split, among=self.trained.competing)[split.name]
+                }
+        return results, {
+            "lambda": fitted.ridge,
+            "left_out_losses": {f"{ridge:g}": value for ridge, value in fitted.losses.items()},
+            "texts": texts,
+            "seconds": seconds,
+        }
+
+    @torch.no_grad()
+    def refitted(self, support: Sequence[str], *, texts: float) -> Refit:
+        """Return the last layer's change for a support.
+
+        ``texts`` is the share of the class's text in a target, beside the teacher's row. UserError if an
+        image of it cannot be read.
+        """
+        model, head, split = self.trained.model, self.trained.heads[0], self.ood
         place = {sample.key: i for i, sample in enumerate(split.pixels.samples)}
         features = self.features_of(split)
         at = np.array([place[key] for key in support], dtype=np.int64)
         if not features.readable[at].all():
             missing = support[int((~features.readable[at]).argmax())]
             raise UserError(f"{missing} of the support cannot be read", fix="mend it, or take it away.")
-        taken = features.of(at).to(model.device)
-        layer, rows = last_layer(model.student, taken)
+        taken, labels = features.of(at).to(model.device), _labels(split)[torch.from_numpy(at)]
+        _, rows = last_layer(model.student, taken)
         current = head.embed(head_outputs(model.student, taken)).cpu()
-        targets = self._targets(support, _labels(split)[torch.from_numpy(at)], texts)
+        targets = self._targets(support, labels, texts)
         # The layer's outputs may be of any length, which no cosine sees: so the targets' is what fits them.
         scale = float((current * targets).sum() / len(targets))
         scale = scale if scale > 0 else float(current.norm(dim=1).mean())
-        fitted = refit(rows.cpu(), scale * targets, current)
-        results = {}
-        for one, less in ((split, support), (self.id_test, ())):
-            if one is not None:
-                kept = less_the_support(one, *self._outputs(one, fitted.change), less)
-                results |= {one.name: judged(model, [kept], one, among=self.trained.competing)[one.name]}
-        return results, {
-            "lambda": fitted.ridge,
-            "left_out_cosines": {f"{ridge:g}": value for ridge, value in fitted.cosines.items()},
-            "texts": texts,
-            "weights": sum(parameter.numel() for parameter in layer.parameters()),
-            "seconds": time.perf_counter() - began,
-        }
+        return refit(rows.cpu(), scale * targets, current, loss=self._loss_of(labels))
+
+    def _loss_of(self, labels: Tensor) -> Callable[[Tensor], float]:
+        """Return the cross entropy of rows of OOD images of these labels, among all classes that compete."""
+        own, among = self.ood.class_names, self.trained.competing
+        names = own if among is None else among.names
+        temperature = self.trained.config.loss.temperature
+        classifier = self.trained.heads[0].classifier(names, temperature=temperature)
+        right = torch.tensor([names.index(name) for name in own])[labels]
+        return lambda rows: float(F.cross_entropy(classifier(rows.float()).cpu().float(), right))
 
     def _targets(self, support: Sequence[str], labels: Tensor, texts: float) -> Tensor:
         """Return unit targets [n, D] in the student's space: the teacher's rows, and the classes' texts."""

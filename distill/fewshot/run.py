@@ -21,13 +21,13 @@ from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
+from distill.fewshot.plot import draw_shots
 from distill.fewshot.project import ProjectJudge
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.headline import headline
 from distill.judge.evaluate import Result, SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
-from distill.record.drawing import drawing
 from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
 from distill.settings import with_part, with_settings
 from distill.spread import as_columns
@@ -42,16 +42,6 @@ EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
 TEXTS = 0.5
 # Groups of objects of an episode, and what a table has of each.
 GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
-# What a plot shows of a table, where that has it: column, label, colour, style.
-CURVES = (
-    ("ood_query", "with the support", "C0", "-"),
-    ("before", "zero-shot", "C1", "--"),
-    ("id_test", "ID test", "C2", "-"),
-    ("before_id_objects", "ID objects, before", "C0", "--"),
-    ("after_id_objects", "ID objects, with the episodes", "C0", "-"),
-    ("before_ood_objects", "OOD objects, before", "C1", "--"),
-    ("after_ood_objects", "OOD objects, with the episodes", "C1", "-"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +50,8 @@ class FewShotOptions:
 
     ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
     one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which
-    alpha and beta are chosen; ``texts`` is the share of the class's text in what is projected to; ``settings``
-    change the finetuning's config.
+    alpha and beta are chosen; ``texts`` is the share of the class's text in what is projected to;
+    ``settings`` change the finetuning's config.
     """
 
     shots: tuple[int, ...] = (5,)
@@ -341,20 +331,3 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
             row |= as_columns(name, values)
         rows.append(row)
     return rows
-
-
-def draw_shots(path: Path, table: Sequence[dict[str, Any]], *, of: str, title: str) -> None:
-    """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` names them."""
-    with drawing(path, (6, 4.2)) as (_, axes):
-        shots = [row["shots"] for row in table]
-        for name, label, colour, style in CURVES:
-            values = [row.get(name) for row in table]
-            if None not in values:
-                spread = [row[f"{name}_std"] or 0.0 for row in table]
-                look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": "o", "capsize": 3}
-                axes.errorbar(shots, values, yerr=spread, label=label, **look)
-        axes.set(xlabel="shots", ylabel=f"{of} (%)", title=title)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(shots, [str(number) for number in shots])
-        axes.grid(alpha=0.3)
-        axes.legend()

@@ -46,7 +46,7 @@ def hidden(trained, tmp_path):
 
 def test_a_model_and_its_run_write_the_same_unit_rows_with_key_and_class(trained, plain, hidden, tmp_path):
     said = embedded(plain, hidden, "--out", tmp_path / "model.parquet", "--batch-size", 4)
-    assert said["rows"] == len(val_photos(trained)) and said["by"] == "model"
+    assert (said["rows"], said["by"]) == (len(val_photos(trained)), "model")
     assert said["left_out"] == {
         "hidden": {"count": 3, "names": [".git/", ".thumbnails/", "lemon/._IMG.jpg"]},
         "of no picture format": {"count": 1, "names": ["lemon/broken.jpg"]},
