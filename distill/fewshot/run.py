@@ -120,17 +120,25 @@ def few_shot(
     return teach(trained, out, options, progress or Silent())
 
 
-def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Progress) -> dict[str, Any]:
+def teach(
+    trained: TrainedRun,
+    out: Path,
+    options: FewShotOptions,
+    progress: Progress,
+    *,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
     """Judge a trained run with a few OOD images; write ``fewshot.json`` and a plot to ``out``.
 
     The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
     query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
     is trained is used. ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their
     mean and deviation. UserError if the run, its data and its cache do not fit, or are not those of its
-    training; if a class has too few images; if ``out`` holds runs of other weights or data.
+    training; if a class has too few images; if ``out`` holds runs of other weights or data. A ``judge`` of
+    the run may be given, which has seen its images already.
     """
     source = trained.checkpoint.parent
-    _check_method(trained, source, options.method)
+    check_method(trained, source, options.method)
     identity, start = same_data(trained, source), weights_digest(weights_of(trained.model))
     folders = {
         FewShotConfig(shots=shots, support_seed=seed): out / _called(shots, seed)
@@ -143,7 +151,8 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
             check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
     with only_writer(out):
         remove_temporaries(out)
-        judge = ProjectJudge(trained, out, progress) if options.method == "project" else Judge(trained)
+        if judge is None:
+            judge = ProjectJudge(trained, out, progress) if options.method == "project" else Judge(trained)
         draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
         measure, table, among = trained.model.measure, _table(draws), _among(trained)
         results: dict[str, Any] = {
@@ -160,7 +169,7 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
     return results
 
 
-def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
+def check_method(trained: TrainedRun, source: Path, method: str) -> None:
     """Refuse what a run cannot be taught; UserError."""
     if trained.config.fewshot.shots:
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
@@ -231,7 +240,8 @@ def _draw(
             "beta": retrieval.beta,
             "searched_on": options.search,
         }
-    elif isinstance(before, SplitResult) and isinstance(judge, ProjectJudge):
+    elif isinstance(before, SplitResult) and options.method == "project":
+        assert isinstance(judge, ProjectJudge)
         results, details = judge.projected(keys, texts=options.texts)
         told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
         progress.note(f"{folder.name}: {before.headline:.1f}% -> {told['ood_test']:.1f}%")

@@ -375,3 +375,30 @@ def test_projection_is_judged_with_the_refitted_layer_on_every_head(viewed, tmp_
     assert found["ood_test"].accuracy == pytest.approx(again.accuracy)
     assert results["draws"][1]["ood_query"] == found["ood_test"].accuracy
     assert told["lambda"] in LAMBDAS
+
+
+def test_several_methods_are_one_table_and_a_plot_of_all(viewed, tmp_path):
+    words = [
+        "fewshot",
+        str(viewed / "run"),
+        "--shots",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = CliRunner().invoke(cli.main, [*words, "--method", "project,retrieval"])
+    assert done.exit_code == 0, done.output
+    rows = [line.split("│")[1:4] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [["project", "1"], ["retrieval", "1"]]
+    tables = json.loads((tmp_path / "out" / "fewshot.json").read_text())["tables"]
+    assert tables["project"][0]["before"] == pytest.approx(tables["retrieval"][0]["before"])
+    for method, table in tables.items():
+        assert json.loads((tmp_path / "out" / method / "fewshot.json").read_text())["table"] == table
+    assert (tmp_path / "out" / "fewshot.png").stat().st_size > 5000
+    refused = CliRunner().invoke(cli.main, [*words, "--method", "project,finetunes"])
+    assert (refused.exit_code, "'finetunes' is none of finetune, retrieval, project" in refused.stderr) == (
+        2,
+        True,
+    )
