@@ -58,6 +58,7 @@ COMMANDS: Table = {
     "compare": ("report:compare", "Say what differs between two runs."),
     "export": ("export:export", "Write a folder that stands alone with RUN's student."),
     "predict": ("predict:predict", "Label IMAGES with an exported MODEL."),
+    "embed": ("embed:embed", "Write a unit row of every picture of SOURCE."),
     "texts": ("export:texts", "List MODEL's text banks, or add texts to them."),
     "serve": ("predict:serve", "Serve MODEL over HTTP: post an image, get labels."),
     "bench-model": ("export:bench_model", "Measure MODEL on this CPU."),

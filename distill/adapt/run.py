@@ -37,7 +37,7 @@ from distill.headline import headline
 from distill.record.run_files import CONFIG, SUMMARY
 from distill.report.page import report
 from distill.settings import load_recipe, to_toml, with_part
-from distill.student.first_weights import find_first_weights
+from distill.student.first_weights import FirstWeights
 from distill.train.default_recipe import HEAD_FIRST, WITH_POOL
 from distill.train.plan import plan
 from distill.train.session import origin_of
@@ -97,7 +97,7 @@ def _recipe(options: AdaptOptions) -> RunConfig:
         config, "train", seed=options.seed, device=options.device, checkpoint_steps=SAVED_EVERY
     )
     config = with_part(config, "eval", every=0)
-    find_first_weights(config.student, origin_of(config, code=options.code))
+    FirstWeights().find(config.student, origin_of(config, code=options.code))
     return config
 
 

@@ -13,6 +13,7 @@ Its files::
     evaluate_on               evaluate on images of any source
     sweep, report             many runs; report compares two as well
     export, predict           a student that leaves: export, texts, bench-model; predict, serve
+    embed                     unit rows of any source
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
     source_options            how images are read

@@ -33,7 +33,7 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("images", nargs=-1, required=True)
 @option("--bank NAME", "Text bank whose classes are chosen from  [default: the run's]")
 @names_option("From these instead: labels of any text bank, or words of the model's vocabulary")
 @option("--open open_", "From all words of the model's vocabulary instead.", bool)
@@ -46,12 +46,12 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 @graph_options
 @click.pass_context
 def predict(
-    ctx: click.Context, model: Path, images: tuple[Path, ...], format: str, out: Path | None, **given: Any
+    ctx: click.Context, model: Path, images: tuple[str, ...], format: str, out: Path | None, **given: Any
 ) -> None:
     """Label IMAGES with an exported MODEL.
 
-    IMAGES are files or folders; for a model of episodes their HDF5 files, whose objects it names. It takes no
-    torch, no teacher and no GPU.
+    IMAGES are files, folders with all below them, lists, tars, parquet, or addresses of any of these; for a
+    model of episodes their HDF5 files, whose objects it names. It takes no torch, no teacher and no GPU.
 
     \b
     Examples:
@@ -81,6 +81,9 @@ def predict(
         unread = _printed(answers, format, out, top, of)
     if unread:
         click.echo(f"{unread:,} of {count:,} {of}s could not be read.", err=True)
+    if of == "image":
+        for line in items.account.in_words():
+            click.echo(printable(f"left out: {line}"), err=True)
     if unread == count:
         sys.exit(1)
 
@@ -96,23 +99,26 @@ def _opened(model: Path, precision: str | None, threads: int) -> Model:
     return opened
 
 
-def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+def _of_photos(model: Path, images: tuple[str, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
     """Return the images, the classes that they are of, and what labels them."""
-    from distill.deploy.predict import image_files, predict
+    from distill.deploy.pictures import Pictures
+    from distill.deploy.predict import predict
 
     if given["threshold"] is not None:
         raise click.UsageError("--threshold is of models of episodes: photos have --reject.")
-    files = image_files(images)
+    pictures = Pictures.of(images)
+    for note in pictures.notes:
+        click.echo(printable(note), err=True)
     opened = _opened(model, given["precision"], given["threads"])
     classes = (
         opened.open_set if given["open_"] else opened.class_set(bank=given["bank"], names=given["names"])
     )
     if given["reject"]:
         click.echo(opened.rejection(classes).in_words(), err=True)
-    return files, classes, partial(predict, opened, reject=given["reject"])
+    return pictures, classes, partial(predict, opened, reject=given["reject"])
 
 
-def _of_episodes(model: Path, files: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+def _of_episodes(model: Path, files: tuple[str, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
     """Return the episodes, the objects that may be in them, and what names those that are."""
     from distill.deploy.episode_model import EpisodeModel
     from distill.deploy.predict_episodes import episodes_in, predict_episodes
@@ -124,7 +130,7 @@ def _of_episodes(model: Path, files: tuple[Path, ...], given: dict[str, Any]) ->
     opened = EpisodeModel.open(model, precision=given["precision"], threads=given["threads"])
     warn(opened.info.warning(opened.precision))
     objects = opened.objects(bank=given["bank"], names=given["names"])
-    episodes = episodes_in(files, opened.scoring.keys)
+    episodes = episodes_in([*map(Path, files)], opened.scoring.keys)
     return episodes, objects, partial(predict_episodes, opened, threshold=given["threshold"])
 
 

@@ -16,7 +16,9 @@ Its files::
     push                      the folder to the Hugging Face hub
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
-    predict, predict_episodes    labels for files
+    pictures, prepared        the pictures of any source, one after the other; decoded ahead of a model
+    predict, predict_episodes    labels for them; for files of episodes
+    embed, embedder, embedders, row_files    unit rows of any source, by what, and into what file
     serve, connections, app   the service: it listens; who is connected; what is asked
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
     web, web_runtime, templates/web    a page that does it all in a browser; onnxruntime-web, by its checksums

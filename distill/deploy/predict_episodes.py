@@ -82,6 +82,7 @@ def predict_episodes(
         prepare,
         lambda images: model.answer(model.embed(images), objects, top=top, threshold=least),
         of=EpisodePrediction,
+        total=len(episodes),
         batch_size=batch_size,
         progress=progress,
     )

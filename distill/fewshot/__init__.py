@@ -4,4 +4,7 @@ Its files::
 
     run                       what distill fewshot calls: draws, finetuning, the table
     retrieval                 judged with the teacher's rows of the support; nothing is trained
+    project                   the last layer refitted to the support in closed form
+    methods                   several of these side by side
+    plot                      accuracy over shots
 """

@@ -76,10 +76,12 @@ class Judge:
     def _less(self, split: EvalSplit, support: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return (outputs [N, ...], labels) of a split's readable images less the support."""
         if split.name not in self._kept:
-            self._kept[split.name] = whole_outputs(self.trained.model, split)
-        taken, (outputs, labels) = set(support), self._kept[split.name]
-        at = torch.tensor([i for i, key in enumerate(split.keys) if key not in taken], dtype=torch.int64)
-        return outputs[at], labels[at]
+            self._kept[split.name] = self._whole(split)
+        return less_the_support(split, *self._kept[split.name], support)
+
+    def _whole(self, split: EvalSplit) -> tuple[Tensor, Tensor]:
+        """Return (outputs [N, ...], labels) of a split's readable images."""
+        return whole_outputs(self.trained.model, split)
 
     def retrieved(
         self, split: EvalSplit, support_split: str, support: Sequence[str], retrieval: Retrieval
@@ -108,6 +110,15 @@ class Judge:
         return evaluate(
             [(head.embed(outputs), labels)], classifier, split=name, class_names=split.class_names
         )
+
+
+def less_the_support(
+    split: EvalSplit, outputs: Tensor, labels: Tensor, support: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Return the outputs and labels of a split's readable images that are not support."""
+    taken = set(support)
+    at = torch.tensor([i for i, key in enumerate(split.keys) if key not in taken], dtype=torch.int64)
+    return outputs[at], labels[at]
 
 
 def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *, split: str) -> Retrieval:

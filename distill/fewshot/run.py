@@ -1,4 +1,4 @@
-"""``distill fewshot RUN``: a few images of every OOD class, by finetuning or retrieval; table and plot.
+"""``distill fewshot RUN``: a few images of every OOD class, by one of the methods; table and plot.
 
 Of episodes, which show several objects each, a few of all; they are finetuned on.
 """
@@ -21,34 +21,27 @@ from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
+from distill.fewshot.plot import draw_shots
+from distill.fewshot.project import ProjectJudge
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.headline import headline
 from distill.judge.evaluate import Result, SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
-from distill.record.drawing import drawing
 from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
 from distill.settings import with_part, with_settings
 from distill.spread import as_columns
 from distill.train.start import train
 
-METHODS = ("finetune", "retrieval")
+METHODS = ("finetune", "retrieval", "project")
 # The paper's: 20 epochs of OneCycle from the trained weights, by the student's optimiser.
 EPOCHS, SCHEDULE = 20, "onecycle"
 LEARNING_RATES = {"sgd": 1e-3, "adamw": 2e-4}
 EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
+# What a projection's targets have of the class's text.
+TEXTS = 0.5
 # Groups of objects of an episode, and what a table has of each.
 GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
-# What a plot shows of a table, where that has it: column, label, colour, style.
-CURVES = (
-    ("ood_query", "with the support", "C0", "-"),
-    ("before", "zero-shot", "C1", "--"),
-    ("id_test", "ID test", "C2", "-"),
-    ("before_id_objects", "ID objects, before", "C0", "--"),
-    ("after_id_objects", "ID objects, with the episodes", "C0", "-"),
-    ("before_ood_objects", "OOD objects, before", "C1", "--"),
-    ("after_ood_objects", "OOD objects, with the episodes", "C1", "-"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +50,8 @@ class FewShotOptions:
 
     ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
     one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which
-    alpha and beta are chosen; ``settings`` change the finetuning's config.
+    alpha and beta are chosen; ``texts`` is the share of the class's text in what is projected to;
+    ``settings`` change the finetuning's config.
     """
 
     shots: tuple[int, ...] = (5,)
@@ -65,6 +59,7 @@ class FewShotOptions:
     support_seeds: tuple[int, ...] = ()
     retrieval: Retrieval = field(default_factory=Retrieval)
     search: str | None = None
+    texts: float = TEXTS
     settings: tuple[str, ...] = ()
     checkpoint: str = "last"
     device: str = "auto"
@@ -125,17 +120,25 @@ def few_shot(
     return teach(trained, out, options, progress or Silent())
 
 
-def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Progress) -> dict[str, Any]:
+def teach(
+    trained: TrainedRun,
+    out: Path,
+    options: FewShotOptions,
+    progress: Progress,
+    *,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
     """Judge a trained run with a few OOD images; write ``fewshot.json`` and a plot to ``out``.
 
     The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
     query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
     is trained is used. ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their
     mean and deviation. UserError if the run, its data and its cache do not fit, or are not those of its
-    training; if a class has too few images; if ``out`` holds runs of other weights or data.
+    training; if a class has too few images; if ``out`` holds runs of other weights or data. A ``judge`` of
+    the run may be given, which has seen its images already.
     """
     source = trained.checkpoint.parent
-    _check_method(trained, source, options.method)
+    check_method(trained, source, options.method)
     identity, start = same_data(trained, source), weights_digest(weights_of(trained.model))
     folders = {
         FewShotConfig(shots=shots, support_seed=seed): out / _called(shots, seed)
@@ -146,9 +149,10 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
         _check_support(trained, support, options)
         if (folder / LAST).is_file():  # its numbers would belong to no table with new ones
             check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
-    judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
+        if judge is None:
+            judge = ProjectJudge(trained, out, progress) if options.method == "project" else Judge(trained)
         draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
         measure, table, among = trained.model.measure, _table(draws), _among(trained)
         results: dict[str, Any] = {
@@ -165,13 +169,13 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
     return results
 
 
-def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
+def check_method(trained: TrainedRun, source: Path, method: str) -> None:
     """Refuse what a run cannot be taught; UserError."""
     if trained.config.fewshot.shots:
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
-    if method == "retrieval" and trained.cache.holds_episodes:
+    if method != "finetune" and trained.cache.holds_episodes:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
-    if method == "retrieval" and not trained.heads:
+    if method != "finetune" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
     if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
         raise UserError(
@@ -236,6 +240,12 @@ def _draw(
             "beta": retrieval.beta,
             "searched_on": options.search,
         }
+    elif isinstance(before, SplitResult) and options.method == "project":
+        assert isinstance(judge, ProjectJudge)
+        results, details = judge.projected(keys, texts=options.texts)
+        told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
+        progress.note(f"{folder.name}: {before.headline:.1f}% -> {told['ood_test']:.1f}%")
+        scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
     else:
         config = finetune_config(
             judge.trained.config,
@@ -331,20 +341,3 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
             row |= as_columns(name, values)
         rows.append(row)
     return rows
-
-
-def draw_shots(path: Path, table: Sequence[dict[str, Any]], *, of: str, title: str) -> None:
-    """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` names them."""
-    with drawing(path, (6, 4.2)) as (_, axes):
-        shots = [row["shots"] for row in table]
-        for name, label, colour, style in CURVES:
-            values = [row.get(name) for row in table]
-            if None not in values:
-                spread = [row[f"{name}_std"] or 0.0 for row in table]
-                look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": "o", "capsize": 3}
-                axes.errorbar(shots, values, yerr=spread, label=label, **look)
-        axes.set(xlabel="shots", ylabel=f"{of} (%)", title=title)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(shots, [str(number) for number in shots])
-        axes.grid(alpha=0.3)
-        axes.legend()

@@ -6,6 +6,7 @@ Its files::
     tasks                     what photos and episodes are measured by
     statistics                tests of differences
     tables, charts, curves, calibration, pictures    the pieces of the page
+    few_shot                  what runs have learnt from a few images
     page                      one HTML file, with the main table as Markdown and CSV beside it
     compare                   two runs side by side
 """

@@ -18,6 +18,7 @@ from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
 from distill.report import calibration, charts, curves, pictures, tables
 from distill.report.collect import Run, collect
+from distill.report.few_shot import few_shot_table
 from distill.report.statistics import LEVEL
 from distill.report.tasks import Part, parts_of
 
@@ -71,8 +72,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {"markdown": _plain, "command": _command}
     environment.globals |= {"tables": tables, "curves": curves, "pictures": pictures, "frame": charts}
+    environment.globals |= {"facts": facts, "partly_judged": partly_judged, "few_shot_table": few_shot_table}
     environment.globals["calibration"] = calibration
-    environment.globals |= {"facts": facts, "partly_judged": partly_judged}
     environment.globals["nothing_to_judge"] = NOTHING_TO_JUDGE
     return environment
 

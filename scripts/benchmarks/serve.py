@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.turns import Row, alone, command_failed, in_turn, median_ratios, medians, one_number
 from cache.sources.decoding import load_rgb
 from distill.deploy.model import Model
-from distill.deploy.predict import image_files
+from distill.deploy.pictures import Pictures
 
 WARM = 50  # requests before each measurement, if it has so many
 BARE = "bare"
@@ -116,7 +116,7 @@ def service(pid: int, port: int, images: list[bytes], clients: int, requests: in
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let the bare loop and the service take turns."""
-    images = [path.read_bytes() for path in image_files([args.images])]
+    images = [sample.content() for _, sample in Pictures.of([str(args.images)])]
     Model.open(args.model, threads=args.threads)  # what is wrong with it is told before anything is measured
     with served(args.model, args.threads) as (pid, port):
         ways = {BARE: lambda: alone(args, bare, args.model, images, args.requests, args.threads)}

@@ -13,7 +13,6 @@ from PIL import Image
 from cache.sources.decoding import load_rgb
 from cli import main
 from distill.data.augment import eval_transform
-from distill.deploy.predict import image_files
 from distill.judge.trained_run import open_trained
 
 SMALL = [
@@ -38,8 +37,13 @@ def student_says(trained: Path, photos: list[Path]) -> np.ndarray:
     return embeddings
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The pictures below a folder, as ``predict`` takes them."""
+    return sorted(folder.rglob("*.jpg"))
+
+
 def val_photos(trained: Path) -> list[Path]:
-    return image_files([trained / "photos" / "val"])
+    return image_files(trained / "photos" / "val")
 
 
 def invoke(*words: object) -> Any:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT
-from helpers.exported import SMALL, invoke, student_says, val_photos
+from helpers.exported import SMALL, image_files, invoke, student_says, val_photos
 
 from cache.runtime.errors import UserError
 from cache.sources.decoding import load_rgb
@@ -26,7 +26,7 @@ from distill.deploy.check import Written, with_compared
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
-from distill.deploy.predict import image_files, predict
+from distill.deploy.predict import predict
 from distill.judge.calibration import fitted_temperature
 from distill.judge.evaluate import metrics_of
 from distill.judge.trained_run import evaluate_run, open_trained
@@ -85,7 +85,7 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
         model = Model.open(exported)
         classes = model.class_set(names=info.id_classes if split == "id_test" else info.ood_classes)
         folder = trained / "photos" / ("val_on_train" if split == "id_test" else "val")
-        predictions = list(predict(model, image_files([folder]), classes))
+        predictions = list(predict(model, image_files(folder), classes))
         right = [Path(one.image).parent.name == one.labels[0].class_name for one in predictions]
         assert 100 * np.mean(right) == pytest.approx(numbers["accuracy"])
     import yaml
@@ -150,7 +150,7 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
     info = ModelInfo.load(exported)
     for precision in ("float32", "int8"):
         model = Model.open(exported, precision=precision)
-        photos = image_files([trained / "photos" / "val_on_train"])
+        photos = image_files(trained / "photos" / "val_on_train")
         predictions = list(predict(model, photos, model.class_set(names=info.id_classes), reject=True))
         assert sum(one.none_of_these for one in predictions) == 1  # of nine, the 5% below the quantile
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
@@ -164,7 +164,7 @@ def test_scores_are_softmax_at_the_temperature_that_was_fitted_and_the_card_show
     trained, exported
 ):
     info, model = ModelInfo.load(exported), Model.open(exported)
-    photos = image_files([trained / "photos" / "val_on_train"])
+    photos = image_files(trained / "photos" / "val_on_train")
     rows = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
     classes = model.class_set(names=info.id_classes)
     labels = np.array([classes.classes.index(photo.parent.name) for photo in photos])
@@ -206,7 +206,7 @@ def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_o
         scores = np.sort(np.exp(rows.astype(np.float64) @ id_texts.T / info.temperature))
         return np.log(scores[:, -1] / scores[:, :-1].sum(axis=1))
 
-    folders = [image_files([trained / "photos" / name]) for name in ("val_on_train", "val")]
+    folders = [image_files(trained / "photos" / name) for name in ("val_on_train", "val")]
     kept, new = (odds(folder) for folder in folders)
     least = np.quantile(odds([Path(image.where) for image in aside.pixels.samples]), 0.05)
     of_three = next(one.least for one in reject.thresholds if one.names == 3)

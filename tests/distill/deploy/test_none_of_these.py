@@ -7,13 +7,12 @@ import json
 import numpy as np
 import pytest
 from conftest import ID_CLASSES, write_image
-from helpers.exported import invoke, val_photos
+from helpers.exported import image_files, invoke, val_photos
 
 from cache.sources.decoding import load_rgb
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
-from distill.deploy.predict import image_files
 from distill.deploy.vocabulary_rows import VocabularySource
 from distill.judge.rejection import far_from, least_odds, neglabel_score
 
@@ -43,7 +42,7 @@ def test_a_model_with_a_vocabulary_rejects_by_its_words_that_are_far_from_the_na
     model = Model.open(judging)
     reject = model.info.reject["float32"]
     assert (reject.score, reject.unknown["noise"].images) == ("neglabel", 5)
-    photos = [*image_files([trained / "photos" / "val_on_train"]), *val_photos(trained)]
+    photos = [*image_files(trained / "photos" / "val_on_train"), *val_photos(trained)]
     rows = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
     # The ID classes, others beside, and words that nothing was trained on.
     for names in (ID_CLASSES, ("apple", "lemon"), ("wet dog", "old car", "red hat", "plum")):

@@ -221,3 +221,27 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(photo_runs, tmp_path):
     (folder / "cls-0").rename(folder / "=1+1")
     lines = list(csv.DictReader(as_csv(collect(folder).finished).splitlines()))
     assert "'=1+1" in [line["run"] for line in lines]
+
+
+def test_what_was_learnt_from_a_few_images_is_a_table_of_every_method_and_number_of_shots(
+    photo_runs, tmp_path
+):
+    runs = shutil.copytree(photo_runs, tmp_path / "runs")
+    row = {"shots": 2, "draws": 3, "before": 40.0, "ood_query": 51.25, "ood_query_std": 1.5, "id_test": None}
+    for method, table in {
+        "project": [row],
+        "retrieval": [row | {"before": "40"}],
+        "finetune": "none",
+    }.items():
+        (runs / "cls-0" / f"fewshot-{method}").mkdir()
+        text = json.dumps({"method": method, "table": table})
+        (runs / "cls-0" / f"fewshot-{method}" / "fewshot.json").write_text(text)
+    (runs / "cls-1" / "fewshot-project").mkdir()
+    (runs / "cls-1" / "fewshot-project" / "fewshot.json").write_text("no JSON")
+    report(runs, tmp_path / "report.html")
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert [line for line in lines if "cls-0, " in line] == [
+        "| cls-0, project, 2 | 40.0 | 51.2 ± 1.5 |  | 3 |",
+        "| cls-0, retrieval, 2 |  | 51.2 ± 1.5 |  | 3 |",
+    ]
+    assert "Few-shot" in (tmp_path / "report.html").read_text()
