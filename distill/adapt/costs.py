@@ -81,8 +81,11 @@ def _epochs_in(pace: Pace, seconds: float) -> int:
     return max(0, int(left / max(pace.epoch, 1e-9)))
 
 
-def teachers_pace(options: FeatureOptions, cache: Path) -> tuple[float, int]:
-    """Return the seconds that the teacher takes for an image, by a few, and the numbers of a row."""
+def teachers_pace(options: FeatureOptions, cache: Path) -> tuple[float, float, int]:
+    """Return the seconds that the teacher takes for an image and for a text, and the numbers of a row.
+
+    By a few of each.
+    """
     teacher = options.load_for(cache)
     one: Any = teacher.transform(Image.new("RGB", (256, 256)))
     batch = torch.stack([one] * (PROBED if teacher.device.type == "cpu" else 64))
@@ -90,7 +93,12 @@ def teachers_pace(options: FeatureOptions, cache: Path) -> tuple[float, int]:
     for _ in range(3):  # the first makes what the others find
         teacher.embed_images(batch)
         ends.append(time.perf_counter())
-    return min(after - before for before, after in pairwise(ends)) / len(batch), teacher.embed_dim
+    image = min(after - before for before, after in pairwise(ends)) / len(batch)
+    texts = [f"a photo of {number}" for number in range(16 * PROBED)]
+    teacher.embed_texts(texts[:PROBED])
+    began = time.perf_counter()
+    teacher.embed_texts(texts)
+    return image, (time.perf_counter() - began) / len(texts), teacher.embed_dim
 
 
 def bytes_needed(images: int, embed_dim: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Outcome:
             "splits": self.splits,
             "latency_ms": self.latency,
             "seconds": self.seconds,
+            "calibration": asdict(self.info.calibration) if self.info.calibration else None,
+            "vocabulary": self.info.vocabulary,
             "reject": self.rejection,
             "not_measured": [*self.notes],
             "files": self.files,

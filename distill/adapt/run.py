@@ -28,11 +28,14 @@ from distill.adapt.outcome import Outcome, outcome_of
 from distill.adapt.photo_list import write_photo_list
 from distill.adapt.photos import look
 from distill.adapt.state import Shipped, State, asked, changes, inputs_of
+from distill.adapt.words import words_for
 from distill.config import RunConfig
 from distill.data.pool import has_pool
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import NAME as MODEL_JSON
+from distill.deploy.info import ModelInfo
 from distill.deploy.replace import put_in_place, settle
+from distill.deploy.vocabulary_rows import VocabularySource
 from distill.headline import headline
 from distill.record.run_files import CONFIG, SUMMARY
 from distill.report.page import report
@@ -116,6 +119,7 @@ class _Work:
     state: State = field(default_factory=State)
     inputs: str = ""
     cache: Path = Path()
+    words: VocabularySource | None = None
 
     def done(self) -> Outcome:
         """Do all that is not done; return what came of it."""
@@ -132,6 +136,7 @@ class _Work:
         with self._stage("closed form"):
             runs = {CLOSED_FORM: self._run(CLOSED_FORM, with_part(config, "train", head_only="closed-form"))}
         self._ship(CLOSED_FORM, runs[CLOSED_FORM])
+        self._add_words()
         if epochs := self._epochs(config, pace):
             with self._stage("training"):
                 runs[TRAINED] = self._run(TRAINED, with_part(config, "train", epochs=epochs))
@@ -186,7 +191,8 @@ class _Work:
         return place
 
     def _tell_costs(self, teacher: FeatureOptions, count: int) -> None:
-        seconds, embed_dim = teachers_pace(teacher, self.cache)
+        seconds, text, embed_dim = teachers_pace(teacher, self.cache)
+        self._keep(replace(self.state, text_pace=text))
         needed = bytes_needed(count, embed_dim)
         check_room(self.options.out, needed)
         budget = f", {in_words(self.options.budget)} in all as asked" if self.options.budget else ""
@@ -289,18 +295,30 @@ class _Work:
                     self.progress.note(f"training made it no better ({told}): {shipped.run} stays")
                 return
         with self._stage("export"):
-            new = self.options.work / "next" / self.options.out.resolve().name
-            shutil.rmtree(new.parent, ignore_errors=True)
-            export = ExportOptions(code=self.options.code)
-            if shipped is None:
-                export = replace(export, check_images=FIRST_CHECK)
-            export_run(self.options.work / name, new, export, progress=self.progress)
-            put_in_place(new, self.options.out, beside=WORK)
-            shutil.rmtree(new.parent, ignore_errors=True)
+            self._export(name, first=shipped is None)
         self._keep(replace(self.state, shipped=Shipped(run=name, inputs=self.inputs, score=score)))
         what = "the closed form" if name == CLOSED_FORM else "the trained student"
         seconds = time.perf_counter() - self.began
         self.progress.note(f"{self.options.out} can be used after {in_words(seconds)}: {what}, {told}")
+
+    def _export(self, name: str, *, first: bool = False) -> None:
+        new = self.options.work / "next" / self.options.out.resolve().name
+        shutil.rmtree(new.parent, ignore_errors=True)
+        export = ExportOptions(code=self.options.code, vocabulary=self.words)
+        if first:
+            export = replace(export, check_images=FIRST_CHECK)
+        export_run(self.options.work / name, new, export, progress=self.progress)
+        put_in_place(new, self.options.out, beside=WORK)
+        shutil.rmtree(new.parent, ignore_errors=True)
+
+    def _add_words(self) -> None:
+        """Give the model that is there words to name anything by, where there is time for them."""
+        pace, left = self.state.text_pace, self._left()
+        self.words = words_for(self.options, self.cache, pace=pace, left=left, progress=self.progress)
+        if self.words is not None and not ModelInfo.load(self.options.out).vocabulary:
+            assert self.state.shipped is not None
+            with self._stage("words"):
+                self._export(self.state.shipped.run)
 
     def _stage(self, what: str) -> _Clock:
         return _Clock(self, what)

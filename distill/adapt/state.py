@@ -30,7 +30,8 @@ class State:
     """What was asked for, and what is done of it.
 
     ``plan`` is what was decided when the work began (image size, epochs), for these ``inputs``, and ``runs``
-    from which inputs each run was begun; ``seconds`` are what each stage took, all times together.
+    from which inputs each run was begun; ``seconds`` are what each stage took, all times together;
+    ``text_pace`` what the teacher takes for a text.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class State:
     runs: dict[str, str] = field(default_factory=dict)
     shipped: Shipped | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    text_pace: float = 0.0
 
     @classmethod
     def load(cls, work: Path) -> State:

@@ -139,7 +139,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["predict", "MODEL", "PHOTO", "--bank", "lables"], 1, "did you mean 'labels'"),
         (["predict", "MODEL", "PHOTO", "--precision", "int8"], 1, "holds no ONNX model of precision int8"),
         (["predict", "MODEL", "nowhere.jpg"], 2, "nowhere.jpg"),
-        (["predict", "MODEL", "EMPTY"], 1, "has no images below it"),
+        (["predict", "MODEL", "EMPTY"], 1, "holds no picture"),
         (["predict", "EMPTY", "PHOTO"], 1, "is not an exported model"),
         (["predict", "MODEL", "TEXT"], 1, "of no picture format"),
         (["predict", "MODEL", "PHOTO", "--out", "x.csv", "--format", "table"], 2, "jsonl or csv"),
