@@ -57,7 +57,7 @@ OPTIONS = {
     "report": "out",
     "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
-    "export": "cache check-images checkpoint code data formats json license neighbours out precisions preprocessing teacher",
+    "export": "cache check-images checkpoint code data formats int8 json license neighbours out precisions preprocessing teacher",
     "predict": "bank batch-size format labels out precision reject threads threshold top",
     "texts": "add bank cache device json pretrained teacher-model template",
     "serve": "host max-megabytes max-pixels port precision rate threads",

@@ -51,6 +51,7 @@ OBJECTS = {
 @option("--out", "New folder for the model.", FOLDER, required=True)
 @option("--formats A,B", "onnx,torch,safetensors.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
+@option("--int8", "qat: a few epochs fit the weights of the int8 file to it.", ["static", "qat"], "static")
 @option(
     "--preprocessing",
     "graph: the ONNX graph takes uint8 photos of any size.",
@@ -73,6 +74,7 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
     Examples:
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
+      distill export runs/first --out models/int8 --int8 qat
     """
     from distill.deploy.card import notes_on
     from distill.deploy.export import ExportOptions, export_run
