@@ -60,7 +60,7 @@ def through_onnx(values, scale, zero, axis):
         [helper.make_tensor_value_info("y", kind, values.shape)],
         [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero, "zero")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
     return ReferenceEvaluator(model).run(None, {"x": values})[0]
 
 
