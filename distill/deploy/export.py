@@ -51,8 +51,8 @@ class ExportOptions:
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
     training images (small pictures and the teacher's embeddings) go along, to be shown beside answers.
-    ``int8`` says of what the int8 file is made: of the student's weights, or of what :mod:`distill.deploy.qat`
-    makes of them.
+    ``int8`` says what the int8 file is made of: the student's weights, or what
+    :func:`distill.deploy.qat.fitted_to_int8` makes of them.
     """
 
     formats: tuple[str, ...] = ("onnx",)

@@ -10,8 +10,9 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.fake_quantisation import FakeQuantised, rounded, rounded_weight
-from distill.deploy.info import OUTSIDE, Preprocessing
+from distill.deploy.info import OUTSIDE, ModelInfo, Preprocessing
 from distill.deploy.model import open_graph
 from distill.deploy.onnx_files import UnitEmbedding, traced, write_float32, write_int8
 from distill.deploy.qat import observe
@@ -106,3 +107,17 @@ def test_the_graph_rounds_where_the_int8_file_does(net, tmp_path, batches):
     with torch.no_grad():
         simulated, student = graph(torch.from_numpy(images)).numpy(), net(torch.from_numpy(images)).numpy()
     assert np.abs(simulated - says).mean() < 0.25 * np.abs(student - says).mean()
+
+
+@pytest.mark.long
+def test_an_int8_file_fitted_to_8_bits_is_nearer_its_student_and_all_else_is_as_it_was(trained, tmp_path):
+    cosines = {}
+    for way in ("static", "qat"):
+        options = ExportOptions(precisions=("float32", "int8"), int8=way, neighbours=0)
+        info = export_run(trained / "run", tmp_path / way, options)
+        cosines[way] = min(one["cosine_mean"] for one in info.measured["int8"]["splits"].values())
+    assert cosines["qat"] > cosines["static"]
+    static, fitted = (ModelInfo.load(tmp_path / way) for way in ("static", "qat"))
+    assert static.files["model.onnx"] == fitted.files["model.onnx"]
+    assert fitted.source["int8"] == "qat"
+    assert abs(static.measured["int8"]["bytes"] / fitted.measured["int8"]["bytes"] - 1) < 0.01
