@@ -15,4 +15,5 @@ Its files::
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
     bench                     latency, size and memory of each graph
     elsewhere, class_heads    a run judged zero-shot on images of any source; texts of their classes
+``qat.py`` fits a copy of a student to 8 bits, in the roundings of ``fake_quantisation.py``.
 """

@@ -36,6 +36,7 @@ from distill.settings import with_part
 from distill.student.heads import Head
 from distill.student.names import family
 from distill.student.photo_model import PhotoModel
+from distill.student.stages import StagesStudent
 from distill.train.shared_batches import shared_batches
 
 # How an int8 file is made.
@@ -102,10 +103,20 @@ def fitted_to_int8(
     check_for_qat(trained)
     images = TrainingImages.of(trained)
     fitted = copy.deepcopy(embedding).requires_grad_(True)
+    if isinstance(fitted.student, StagesStudent):  # whose folded weights are as small as features are large
+        fitted.student.head.requires_grad_(False)
     graph: Any = traced(fitted, info.preprocessing).module(check_guards=False)
     quantised = FakeQuantised(graph)
-    observe(quantised, calibration_batches(trained, info))
+    calibration = [*calibration_batches(trained, info)]
+    observe(quantised, calibration)
+    before = likeness(quantised, embedding, calibration)
     fit(quantised, images, embedding, trained.heads.index(head), progress)
+    after = likeness(quantised, embedding, calibration)
+    if not after > before:
+        progress.note(
+            f"int8 stays as it is: fitted, its cosine to the student went from {before:.4f} to {after:.4f}"
+        )
+        return embedding
     learnt = graph.state_dict()
     fitted.load_state_dict({name: learnt.get(name, own) for name, own in fitted.state_dict().items()})
     return fitted.eval().requires_grad_(False)
@@ -154,6 +165,15 @@ def fit(
             rate.step()
             progress.advance(len(rows))
     quantised.following = False
+
+
+@torch.no_grad()
+def likeness(
+    quantised: FakeQuantised, student: Callable[[Tensor], Tensor], batches: Sequence[NDArray[np.float32]]
+) -> float:
+    """Return the mean cosine of what a graph gives in its roundings and what the student says."""
+    rows = [torch.from_numpy(batch) for batch in batches]
+    return float(torch.cat([(quantised(one) * student(one)).sum(dim=1) for one in rows]).mean())
 
 
 def apart(rows: Tensor, others: Tensor) -> Tensor:
