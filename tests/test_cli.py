@@ -57,7 +57,7 @@ OPTIONS = {
     "report": "out",
     "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
-    "export": "cache check-images checkpoint code data formats json license neighbours out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
+    "export": "cache check-images checkpoint code data formats int8 json license neighbours out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
     "predict": "bank batch-size format names open out precision reject threads threshold top",
     "embed": "batch-size cache caption-column checkpoint class-depth code device image-column json key-column label-column out path-column precision pretrained split split-column teacher-model threads",
     "texts": "add bank cache device json pretrained teacher-model template",

@@ -6,6 +6,7 @@ Its files::
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
     tflite_file               what LiteRT loads
+    qat, fake_quantisation    a copy fitted to 8 bits, in the roundings of its int8 file
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_loaded, check_episodes    each file compared with the student
     check_reject              "none of these", set and measured

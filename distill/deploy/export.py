@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
+from distill.deploy.qat import QAT, STATIC, check_for_qat, fitted_to_int8
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
@@ -54,7 +55,8 @@ class ExportOptions:
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
     training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
-    ``unknowns`` are sources of pictures of none of the classes.
+    ``unknowns`` are sources of pictures of none of the classes; ``int8`` says what the int8 file is made of:
+    the student's weights, or what :func:`distill.deploy.qat.fitted_to_int8` makes of them.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -63,6 +65,7 @@ class ExportOptions:
     checkpoint: str = "last"
     teacher: str | None = None
     license: str = "unknown"
+    int8: str = STATIC
     check_images: int = 2000
     neighbours: int = 200
     data_dir: Data = None
@@ -81,6 +84,11 @@ class ExportOptions:
                     f"{option} names {wrong!r}",
                     fix=f"{nearest_names(wrong, choices)}choose from {', '.join(choices)}.",
                 )
+
+    @property
+    def all_precisions(self) -> tuple[str, ...]:
+        """Those of the ONNX graph; what is to be fitted to int8 is written in it."""
+        return tuple(dict.fromkeys((*self.precisions, *(("int8",) if self.int8 == QAT else ()))))
 
 
 def export_run(
@@ -103,6 +111,8 @@ def export_run(
         note=progress.note,
     )
     head = _head(run, trained, options.teacher)
+    if options.int8 == QAT:
+        check_for_qat(trained)
     with only_writer_of_file(out.resolve()), new_folder(out) as folder:
         export = _Export(
             folder=folder, run=run, trained=trained, head=head, options=options, progress=progress
@@ -167,7 +177,13 @@ class _Export:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
         options = self.options
         written = write_models(
-            self.folder, self.embedding, info, self.trained, options.formats, options.precisions
+            self.folder,
+            self.embedding,
+            info,
+            self.trained,
+            options.formats,
+            options.all_precisions,
+            self._fitted(info) if options.int8 == QAT else None,
         )
         if isinstance(check, PhotoCheck):
             written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
@@ -177,6 +193,9 @@ class _Export:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = {str(path.relative_to(self.folder)): sha256_of(path) for path in paths}
         return replace(info, files=files, unlike=unlike(info.measured))
+
+    def _fitted(self, info: ModelInfo) -> Callable[[], UnitEmbedding]:
+        return lambda: fitted_to_int8(self.embedding, self.trained, self.head, info, self.progress)
 
     @cached_property
     def embedding(self) -> UnitEmbedding:
@@ -270,6 +289,7 @@ class _Export:
             "base_model": base_models(cache.teacher, trained.config.student),
             "teacher_name": self.head.name,
             "config": to_toml(config),
+            **({"int8": QAT} if self.options.int8 == QAT else {}),
         }
 
 

@@ -43,8 +43,12 @@ def write_models(
     trained: TrainedRun,
     formats: Sequence[str],
     precisions: Sequence[str],
+    fitted: Callable[[], nn.Module] | None = None,
 ) -> Iterator[Written]:
-    """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images."""
+    """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images.
+
+    The int8 file is made of what ``fitted`` gives, the embedding itself without.
+    """
     if "safetensors" in formats:
         yield _weights(folder / WEIGHTS, embedding, info, Origin(code=trained.origin.code))
     if not {"torch", "onnx"} & {*formats}:
@@ -65,6 +69,8 @@ def write_models(
         elif precision == "float16":
             write_float16(path, base)
         else:
+            if fitted is not None:  # the last of all
+                write_float32(base, traced(fitted(), info.preprocessing))
             write_int8(path, base, calibration_batches(trained, info))
         finish(path, info.preprocessing, _described(info))
         _try_to_open(path)

@@ -6,21 +6,43 @@ All that is random in a step is a function of seed, epoch and step, so that resu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache.runtime.distributed import current_ranks
 from cache.runtime.transfer import to_device
+from distill.config import RunConfig
 from distill.data.batch import Batch, Crops, Mix, own_share
+from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_stream import StreamedData
 from distill.data.training_data import TrainingData
+from distill.judge.model import Model
 from distill.train.mixup import drawn_mix, mixed_images
-from distill.train.session import Session
+
+
+class BatchSource(Protocol):
+    """What batches are made of: a session of training, or what a trained student is fitted with."""
+
+    @property
+    def data(self) -> TrainingData | StreamedData:
+        """The images and their rows."""
+
+    @property
+    def model(self) -> Model:
+        """Whose augmentation it is."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's config."""
+
+    def batches_of(self, epoch: int) -> Sequence[NDArray[np.int64]] | TarEpoch:
+        """Return the image indices of an epoch's batches, or the steps of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +66,7 @@ class SharedBatch:
         return batch if self.mix is None else replace(batch, mix=self.mix)
 
 
-def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[SharedBatch]:
+def shared_batches(session: BatchSource, epoch: int, *, first: int) -> Iterator[SharedBatch]:
     """Yield an epoch's batches from step ``first`` on, of the stream that a session has."""
     data: Any = session.data
     model = session.model

@@ -90,6 +90,11 @@ def test_a_shipped_model_scores_objects_as_the_student_does(run, model, episodes
     np.testing.assert_allclose(measured, in_order, atol=most)
 
 
+def test_the_epochs_that_fit_int8_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match="of photos, and this run is of episodes"):
+        export_run(run, tmp_path / "model", ExportOptions(int8="qat"))
+
+
 @pytest.mark.parametrize("settings", [("prompts.learner=coop", "prompts.n_ctx=2"), ('text="descriptions"',)])
 def test_global_scores_learnt_prompts_and_other_texts_are_shipped_too(
     tmp_path, episodes, episode_cache, settings

@@ -1,0 +1,123 @@
+"""Epochs with fake quantisation: they round as onnxruntime does, and the int8 file is nearer its student."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.fake_quantisation import FakeQuantised, rounded, rounded_weight
+from distill.deploy.info import OUTSIDE, ModelInfo, Preprocessing
+from distill.deploy.model import open_graph
+from distill.deploy.onnx_files import UnitEmbedding, traced, write_float32, write_int8
+from distill.deploy.qat import observe
+
+STEPS = Preprocessing(where=OUTSIDE, resize=16, crop=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+class Net(nn.Module):
+    """What students are made of: norms, gates, squeeze and excite, a sum, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
+        self.block = nn.Sequential(
+            nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Hardsigmoid())
+        self.last, self.head = nn.Sequential(nn.Conv2d(8, 8, 1), nn.SiLU()), nn.Linear(8, 6)
+
+    def forward(self, images):
+        stem = self.stem(images)
+        block = self.block(stem)
+        return self.head((self.last(block * self.gate(block)) + stem).mean((2, 3)))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return UnitEmbedding(Net().eval()).eval()
+
+
+@pytest.fixture
+def batches():
+    return [torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(i)).numpy() for i in (1, 2)]
+
+
+def through_onnx(values, scale, zero, axis):
+    """Return what ONNX's QuantizeLinear and DequantizeLinear make of values."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], axis=axis),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], axis=axis),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "rounding",
+        [helper.make_tensor_value_info("x", kind, values.shape)],
+        [helper.make_tensor_value_info("y", kind, values.shape)],
+        [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero, "zero")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    return ReferenceEvaluator(model).run(None, {"x": values})[0]
+
+
+def written(net, tmp_path, batches):
+    write_float32(tmp_path / "net.onnx", traced(net, STEPS))
+    write_int8(tmp_path / "net.int8.onnx", tmp_path / "net.onnx", batches)
+    return tmp_path / "net.int8.onnx"
+
+
+def test_values_are_rounded_as_onnx_rounds_them_on_the_same_scale():
+    values = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    low, high = torch.tensor(-1.0), torch.tensor(2.0)
+    scale, zero = np.float32(3 / 255), np.uint8(85)
+    expected = through_onnx(values.numpy(), np.array(scale), np.array(zero), 0)
+    np.testing.assert_allclose(rounded(values, low, high).numpy(), expected, atol=1e-6)
+
+
+def test_weights_are_rounded_as_those_of_the_int8_file(net, tmp_path, batches):
+    graph = onnx.load(written(net, tmp_path, batches)).graph
+    held = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    weight = net.student.head.weight.detach()
+    name = next(name for name in held if "head.weight" in name and name.endswith("_quantized"))
+    scale = held[name.replace("_quantized", "_scale")]
+    whole = held[name] if held[name].shape == weight.shape else held[name].T
+    np.testing.assert_allclose(rounded_weight(weight).numpy(), whole * scale[:, None], atol=1e-6)
+    assert np.abs(held[name]).max() == 64
+
+
+def test_rounding_passes_gradients_on_within_the_range():
+    values = torch.tensor([-5.0, 0.3, 5.0], requires_grad=True)
+    rounded(values, torch.tensor(-1.0), torch.tensor(1.0)).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_graph_rounds_where_the_int8_file_does(net, tmp_path, batches):
+    graph = FakeQuantised(traced(net, STEPS).module(check_guards=False))
+    observe(graph, batches)
+    images = batches[0]
+    says = open_graph(written(net, tmp_path, batches))(images)
+    with torch.no_grad():
+        simulated, student = graph(torch.from_numpy(images)).numpy(), net(torch.from_numpy(images)).numpy()
+    assert np.abs(simulated - says).mean() < 0.25 * np.abs(student - says).mean()
+
+
+@pytest.mark.long
+def test_an_int8_file_fitted_to_8_bits_is_nearer_its_student_and_all_else_is_as_it_was(trained, tmp_path):
+    cosines = {}
+    for way in ("static", "qat"):
+        options = ExportOptions(precisions=("float32", "int8"), int8=way, neighbours=0)
+        info = export_run(trained / "run", tmp_path / way, options)
+        cosines[way] = min(one["cosine_mean"] for one in info.measured["int8"]["splits"].values())
+    assert cosines["qat"] > cosines["static"]
+    static, fitted = (ModelInfo.load(tmp_path / way) for way in ("static", "qat"))
+    assert static.files["model.onnx"] == fitted.files["model.onnx"]
+    assert fitted.source["int8"] == "qat"
+    assert abs(static.measured["int8"]["bytes"] / fitted.measured["int8"]["bytes"] - 1) < 0.01
