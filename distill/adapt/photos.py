@@ -138,7 +138,8 @@ def _with_test(photos: list[Photo], notes: list[str]) -> list[Photo]:
             f"{2 * LEAST_LABELLED}): the model is judged by those that are set aside to choose on"
         )
         return photos
-    hashes = hashes_of(photos[i].key for i in labelled)
+    # Not of the keys alone: what a run sets aside to choose on goes by those, and would all be taken here.
+    hashes = hashes_of(f"{ID_TEST}/{photos[i].key}" for i in labelled)
     names, numbers = np.unique([photos[i].name for i in labelled], return_inverse=True)
     aside: NDArray[np.bool_] = SetAside.drawn(TEST_SHARE, len(names), lambda: [(hashes, numbers)]).of(hashes)
     test = {labelled[i] for i in np.flatnonzero(aside).tolist()}

@@ -7,8 +7,10 @@ import pytest
 from conftest import COLOURS, write_image
 
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hashes_of
 from distill.adapt.names import Names
 from distill.adapt.photos import look
+from distill.data.id_val import SetAside
 
 NAMES = Names(words=("apple", "red banana", "cherry", "lemon"))
 
@@ -36,7 +38,10 @@ def test_of_many_labelled_photos_some_of_each_name_are_a_test_the_same_every_tim
     photos = look([str(found)], NAMES)
     tests = {photo.key for photo in photos.photos if photo.split == "id_test"}
     assert 8 <= len(tests) <= 30
-    assert {photo.name for photo in photos.photos if photo.split == "train"} == {*NAMES.classes}
+    left = [photo for photo in photos.photos if photo.split == "train"]
+    assert {photo.name for photo in left} == {*NAMES.classes}
+    # A run sets some of what is left aside to choose on.
+    assert SetAside(share=0.2).of(hashes_of(photo.key for photo in left)).sum() >= 4
     write_jpeg(found / "cherry" / "more.jpg")
     assert {p.key for p in look([str(found)], NAMES).photos if p.split == "id_test"} - tests <= {
         "cherry/more.jpg"
