@@ -103,7 +103,9 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     contents = EPISODES if trained.cache.holds_episodes else PHOTOS
     refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
     if contents == EPISODES and methods != ("finetune",):
-        raise click.UsageError("--method finetune alone is for episodes, and these are some: leave it out.")
+        raise click.UsageError(
+            f"--method {','.join(methods)} is for photos, and these are episodes: leave it out."
+        )
     if contents == EPISODES:
         given["shots"] = given["episodes"]
     del given["episodes"]

@@ -185,15 +185,14 @@ def _of_percentages(info: ModelInfo) -> str:
 
 
 def _packed_vocabulary(model: Model) -> dict[str, Any] | None:
-    """Return the vocabulary: its rows as they are kept, and the length of each before it is a unit row."""
+    """Return the vocabulary, its rows as they are kept."""
     vocabulary = model.vocabulary
     if vocabulary is None:
         return None
     arrays = load_file(model.folder / ROWS)
     codes, basis, mean = (arrays[name] for name in ("codes", "basis", "mean"))
     scale = float(arrays["scale"][0])
-    lengths = np.linalg.norm((codes * scale).astype(np.float32) @ basis + mean, axis=1)
-    packed = {"codes": codes, "basis": basis, "mean": mean, "lengths": lengths}
+    packed = {"codes": codes, "basis": basis, "mean": mean}
     rows = {
         name: _packed(array.astype(array.dtype.newbyteorder("<")).tobytes()) for name, array in packed.items()
     }

@@ -49,4 +49,4 @@ def _draw(path: Path, lines: Sequence[Line], *, of: str, title: str) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(shots, [str(number) for number in shots])
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper left")

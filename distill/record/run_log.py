@@ -110,7 +110,7 @@ def draw_curves(
         for axes in (left, right):
             axes.grid(alpha=0.3)
             if axes.lines:
-                axes.legend()
+                axes.legend(loc="upper left")  # the best place takes long to find
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.suptitle(title)
 

@@ -90,7 +90,17 @@ def test_no_word_of_a_manifest_gets_into_the_command_that_repair_prints(tmp_path
     told["banks"]["labels"]["templates"] = [odd]
     told["columns"] = {
         "pixels": {"splits": ["train"], "settings": {"side": odd, "encoding": odd}},
-        "crop_views": {"splits": ["train"], "settings": {"views": 2, "scale": 0.1, "teacher": odd}},
+        "crop_views": {
+            "splits": ["train"],
+            "settings": {
+                "views": 2,
+                "scale": 0.1,
+                "operations": 2,
+                "magnitude": 9,
+                "teacher": odd,
+                "projection": odd,
+            },
+        },
     }
     (cache / "manifest.json").write_text(with_checksum(told))
     (cache / "rows" / "train-00000" / "keys.h5").unlink()

@@ -29,10 +29,10 @@ class Bank {
   }
 }
 
-// Words and their rows in 8 bits: codes * scale @ basis + mean, divided by its length.
+// Words and their rows in 8 bits: codes * scale @ basis + mean.
 class Vocabulary {
-  constructor({ words, scale }, { codes, basis, mean, lengths }) {
-    Object.assign(this, { labels: words, classes: [], texts: [], scale, codes, basis, mean, lengths });
+  constructor({ words, scale }, { codes, basis, mean }) {
+    Object.assign(this, { labels: words, classes: [], texts: [], scale, codes, basis, mean });
     this.size = mean.length;
     this.components = basis.length / mean.length;
   }
@@ -42,7 +42,7 @@ class Vocabulary {
       const share = this.codes[place * this.components + k] * this.scale;
       for (let i = 0; i < this.size; i++) row[i] += share * this.basis[k * this.size + i];
     }
-    return Float32Array.from(row, number => number / this.lengths[place]);
+    return Float32Array.from(row);
   }
   // The cosine of every word with a unit row: without making any of its rows.
   cosines(row) {
@@ -50,7 +50,7 @@ class Vocabulary {
     for (let k = 0; k < this.components; k++) parts[k] = dot(row, this.basis, k * this.size) * this.scale;
     const found = new Float32Array(this.labels.length);
     for (let i = 0; i < found.length; i++) {
-      found[i] = (share + dot(parts, this.codes, i * this.components)) / this.lengths[i];
+      found[i] = share + dot(parts, this.codes, i * this.components);
     }
     return found;
   }

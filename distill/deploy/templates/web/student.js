@@ -44,7 +44,7 @@ async function banksOf(model) {
 async function vocabularyOf(packed) {
   if (!packed) return null;
   const arrays = { codes: await unpacked(packed.codes, Int8Array) };
-  for (const name of ["basis", "mean", "lengths"]) arrays[name] = await unpacked(packed[name], Float32Array);
+  for (const name of ["basis", "mean"]) arrays[name] = await unpacked(packed[name], Float32Array);
   const vocabulary = new Vocabulary(packed, arrays);
   vocabulary.places = placesOf(vocabulary);
   return vocabulary;
