@@ -32,7 +32,10 @@ SCRIPTS = Path(__file__).parent
 RESULTS, PAGE, PICTURES = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md", SCRIPTS / "pictures"
 # In the order of the page.
 NAMES = {
-    **{name: f"benchmarks.{name}" for name in ("ablations", "teacher_in_loop", "train_step", "input")},
+    **{
+        name: f"benchmarks.{name}"
+        for name in ("ablations", "teacher_in_loop", "train_step", "step_options", "input")
+    },
     **{name: f"benchmarks.{name}" for name in ("cache_features", "sources", "startup")},
     **{name: f"benchmarks.{name}" for name in ("cache", "growth")},
     **{name: f"benchmarks.{name}" for name in ("streaming",)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,21 +45,24 @@ STEP_OPTIONS = {
 }
 
 
-def config_of(args: argparse.Namespace) -> RunConfig:
-    """Return the config that the arguments describe; UserError where it cannot be."""
+def config_of(args: argparse.Namespace, more: Sequence[str] = ()) -> RunConfig:
+    """Return the config that the arguments describe, with ``more`` settings; UserError where it cannot be."""
     resolve(args.arch)
     settings = [f"loss.{name}=1" for name in args.losses]
     settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
     settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
-    return with_settings(RunConfig(), [*settings, "data.workers=0"])
+    return with_settings(RunConfig(), [*settings, *more, "data.workers=0"])
 
 
-def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batch]:
-    """Return a session on small data, its student in training, and a batch on the device."""
+def open_resident(args: argparse.Namespace, folder: Path, more: Sequence[str] = ()) -> tuple[Session, Batch]:
+    """Return a session on small data, its student in training, and a batch on the device.
+
+    ``more`` are settings beside those of the arguments.
+    """
     data, images = folder / "data", max(2, 4 * args.batch_size // args.classes)
     photos = tiny_photos(data, classes=args.classes, images=images)
     random_rows(folder / "cache", photos, embed_dim=args.embed_dim)
-    session = open_session(config_of(args), cache_dir=folder / "cache", data_dir=data)
+    session = open_session(config_of(args, more), cache_dir=folder / "cache", data_dir=data)
     session.model.student.train()
     chosen, images = next(session.data.images([np.arange(args.batch_size)]))
     return session, session.data.batch(chosen, images.to(session.model.device))

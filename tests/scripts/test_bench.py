@@ -27,6 +27,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "ablations": ([*PHOTOS, "--images", 12, "--counts", 1, *SMALL], ["C / A", "C / B"]),
     "teacher_in_loop": ([*STEP, "--model", "TEACHER"], ["loop / cache"]),
     "train_step": ([*STEP, "--embed-dim", 8], ["time ratio", "ratio without augmentation"]),
+    "step_options": ([*STEP, "--embed-dim", 8], ["time by plain", "by nothing added"]),
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
     "sources": ([*PHOTOS, "--workers", 0], ["images/s", "beside the folder", "equal rows"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
