@@ -131,9 +131,9 @@ def test_an_int8_file_fitted_to_8_bits_is_nearer_its_student_and_all_else_is_as_
         options = ExportOptions(precisions=("float32", "int8"), int8=way, neighbours=0)
         info = export_run(trained / "run", tmp_path / way, options, progress=progress)
         cosines[way] = min(one["cosine_mean"] for one in info.measured["int8"]["splits"].values())
-    assert cosines["qat"] > cosines["static"]
     total, done = progress.parts["fitting to int8"]
     assert total == done > 0
+    assert cosines["qat"] > cosines["static"]
     static, fitted = (ModelInfo.load(tmp_path / way) for way in ("static", "qat"))
     assert static.files["model.onnx"] == fitted.files["model.onnx"]
     assert fitted.source["int8"] == "qat"
