@@ -20,7 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cache.runtime.errors import UserError, WrongOption
+from cache.runtime.errors import UserError, WrongOption, shortened
 from distill.deploy.admission import HEALTH, Admission, refusal
 from distill.deploy.answers import BODY, HealthAnswer, LabelsAnswer, PredictAnswer, errors
 from distill.deploy.batching import Batcher
@@ -139,6 +139,7 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
     ) -> Response:
         """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
         began = time.perf_counter()
+        _check_asked(request)
         try:
             if open_ and (names or bank or reject):
                 raise Refused(422, "open chooses from all words: leave names, bank and reject out")
@@ -159,6 +160,15 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         }
         # A Response, not the dict: FastAPI would check and copy what was made a line above.
         return JSONResponse(answer)
+
+
+def _check_asked(request: Request) -> None:
+    """Refuse what no parameter of the path is called: its answer would be one to another question."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    if unknown := sorted({*request.query_params} - {*known}):
+        raise Refused(
+            422, f"there is no parameter {shortened(unknown[0])}. Fix: there are {', '.join(sorted(known))}."
+        )
 
 
 def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSet]:

@@ -140,11 +140,12 @@ def fit(
 ) -> None:
     """Train a graph in its roundings; ``place`` is that of its teacher among those of the run."""
     head = images.model.heads[place]
-    steps = max(1, len(images.batches_of(0)))
+    sizes = [len(batch) for batch in images.batches_of(0)]
+    steps = max(1, len(sizes))
     epochs = max(EPOCHS, math.ceil(STEPS / steps))
     optimizer = torch.optim.Adam([own for own in quantised.parameters() if own.requires_grad], lr=RATE)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    progress.start(epochs * steps * images.config.train.batch_size, "fitting to int8")
+    progress.start(epochs * sum(sizes), "fitting to int8")
     quantised.following = True
     for epoch in range(epochs):
         for shared in shared_batches(images, epoch, first=0):

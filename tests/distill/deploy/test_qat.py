@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from cache.runtime.progress import Silent
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.fake_quantisation import FakeQuantised, rounded, rounded_weight
 from distill.deploy.info import OUTSIDE, ModelInfo, Preprocessing
@@ -109,13 +110,29 @@ def test_the_graph_rounds_where_the_int8_file_does(net, tmp_path, batches):
     assert np.abs(simulated - says).mean() < 0.25 * np.abs(student - says).mean()
 
 
+class _Counting(Silent):
+    """Keeps how much each part of the work was to be, and came to."""
+
+    def __init__(self) -> None:
+        self.parts = {}
+
+    def start(self, total, what):
+        self.what = what
+        self.parts[what] = [total, 0]
+
+    def advance(self, count=1):
+        self.parts[self.what][1] += count
+
+
 @pytest.mark.long
 def test_an_int8_file_fitted_to_8_bits_is_nearer_its_student_and_all_else_is_as_it_was(trained, tmp_path):
-    cosines = {}
+    cosines, progress = {}, _Counting()
     for way in ("static", "qat"):
         options = ExportOptions(precisions=("float32", "int8"), int8=way, neighbours=0)
-        info = export_run(trained / "run", tmp_path / way, options)
+        info = export_run(trained / "run", tmp_path / way, options, progress=progress)
         cosines[way] = min(one["cosine_mean"] for one in info.measured["int8"]["splits"].values())
+    total, done = progress.parts["fitting to int8"]
+    assert total == done > 0
     assert cosines["qat"] > cosines["static"]
     static, fitted = (ModelInfo.load(tmp_path / way) for way in ("static", "qat"))
     assert static.files["model.onnx"] == fitted.files["model.onnx"]

@@ -68,6 +68,7 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         ("/predict?top=0", raw, 422, "top is '0'"),
         ("/predict?names=lemon,lemon", raw, 422, "'lemon' is there twice"),
         ("/predict?neighbours=21", raw, 422, "neighbours is '21'"),
+        ("/predict?labels=lemon", raw, 422, "no parameter 'labels'. Fix: there are bank, names"),
         ("/nothing", raw, 404, "Not Found"),
         ("/predict", None, 405, "Method Not Allowed"),
         ("/health", raw, 405, "Method Not Allowed"),
