@@ -70,7 +70,12 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(plain, hub, monke
 def test_export_asks_the_hub_before_it_works_and_sends_what_it_wrote(trained, hub, tmp_path):
     address, kept = hub
     # A process of its own: the hub's client reads its address when it is first imported.
-    own = {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+    own = {
+        "HF_ENDPOINT": address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+    }
     words = ["export", trained / "run", "--formats", "safetensors,timm", "--push", "me/my-birds"]
     for token, code, said in (("hf_nobody", 1, "the hub refuses the token"), (TOKEN, 0, "pushed to")):
         assert not (tmp_path / "model").exists()
