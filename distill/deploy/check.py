@@ -168,11 +168,6 @@ class Choices:
         among = AllClasses(id_classes=tuple(id_classes), ood_classes=tuple(names[i] for i in rest))
         return cls(among=among, texts=classes.embeddings[[*first, *rest]], temperature=temperature)
 
-    @property
-    def id_texts(self) -> NDArray[np.float32]:
-        """The rows of the ID classes."""
-        return self.texts[: len(self.among.id_classes)]
-
     def judge(
         self, judged: Mapping[str, Judged], rows: Mapping[str, NDArray[np.float32]]
     ) -> dict[str, SplitResult]:

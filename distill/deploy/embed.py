@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.accounts import Account, Reason, Tally
 from cache.sources.decoding import content_of
+from distill.deploy.class_sets import unit
 from distill.deploy.embedder import Embedder, EmbedOptions
 from distill.deploy.info import NAME as MODEL_JSON
 from distill.deploy.pictures import Pictures
@@ -117,13 +117,6 @@ def embed(
         seconds=time.perf_counter() - began,
         left_out=left_out,
     )
-
-
-def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rows [n, D] of length 1, float32; one of zeros stays one."""
-    values = rows.astype(np.float32)
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return (values / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
 def _embedder(target: Path, by: str, options: EmbedOptions) -> Embedder:

@@ -70,16 +70,6 @@ class Pictures:
         sources = (part for _, part in self.parts if not isinstance(part, PictureSample))
         return sum((source.account() for source in sources), Account())
 
-    @property
-    def have_splits(self) -> bool:
-        """Whether some have the name of a split."""
-        return any(split for split, _ in self.parts)
-
-    @property
-    def have_classes(self) -> bool:
-        """Whether some have a label."""
-        return any(part.labels if isinstance(part, PictureSample) else part.classes for _, part in self.parts)
-
 
 def _samples(part: Source | PictureSample) -> Iterator[Sample]:
     if isinstance(part, PictureSample):
