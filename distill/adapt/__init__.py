@@ -8,6 +8,8 @@ Its files::
     labels, photos            what is said of each photo; which are learnt from, and which judge
     duplicates                photos that are there twice
     photo_list                photos and names as files that a cache is made from
+    score                     how good a run is by what was set aside
+    words                     the words that a model names without being given any
     costs                     time and disk, before it begins; epochs and image size that fit a budget
     outcome                   what came of it, in numbers and in words
 """

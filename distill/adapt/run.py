@@ -27,6 +27,7 @@ from distill.adapt.options import WORK, AdaptOptions, in_words
 from distill.adapt.outcome import Outcome, outcome_of
 from distill.adapt.photo_list import write_photo_list
 from distill.adapt.photos import look
+from distill.adapt.score import score_of
 from distill.adapt.state import Shipped, State, asked, changes, inputs_of
 from distill.adapt.words import words_for
 from distill.config import RunConfig
@@ -36,7 +37,6 @@ from distill.deploy.info import NAME as MODEL_JSON
 from distill.deploy.info import ModelInfo
 from distill.deploy.replace import put_in_place, settle
 from distill.deploy.vocabulary_rows import VocabularySource
-from distill.headline import headline
 from distill.record.run_files import CONFIG, SUMMARY
 from distill.report.page import report
 from distill.settings import load_recipe, to_toml, with_part
@@ -348,22 +348,3 @@ def _with_texts(cache: EmbeddingCache) -> EmbeddingCache:
             fix="make it of a teacher with a text tower, or import it with --texts and --classes.",
         )
     return cache
-
-
-def score_of(summary: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
-    """Return how good a run is on what was set aside, the larger the better, and in words.
-
-    With labels its accuracy first, then the cosine with the teacher's rows; without any the cosine first: an
-    answer as the teacher's may be right or wrong. () where nothing was set aside.
-    """
-    for split in ("id_val", "pool_val"):
-        accuracy = headline(summary, split)
-        if accuracy is not None:
-            cosine = summary["space"].get(split, {}).get("cosine", 0.0)
-            if split == "id_val":
-                return (accuracy, cosine), f"right on {accuracy:.1f}% of what was set aside"
-            answers = (
-                f"cosine {cosine:.3f} with the teacher on what was set aside, its answer in {accuracy:.1f}%"
-            )
-            return (cosine, accuracy), answers
-    return (), "of which nothing could be measured"

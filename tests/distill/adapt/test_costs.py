@@ -5,7 +5,7 @@ import pytest
 from cache.runtime.errors import UserError
 from distill.adapt.costs import Pace, check_room, epochs_left, fitted
 from distill.adapt.options import in_words, seconds_of
-from distill.adapt.run import score_of
+from distill.adapt.score import score_of
 from distill.adapt.state import State, changes
 
 # Of a student at 160 px: 100 s an epoch, 50 s for the features, 10 s to judge.
