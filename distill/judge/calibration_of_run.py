@@ -21,6 +21,9 @@ from distill.student.classifier import AllClasses
 from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
 
+# Of a split: their probabilities among a thousand classes take 80 MB, in float64.
+MOST_IMAGES = 10_000
+
 
 def judge_run(
     run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
@@ -56,7 +59,8 @@ def calibration_of_run(
 ) -> Calibration | None:
     """Return the calibration of a student's first head; None without one, or without images to fit it on.
 
-    ``outputs`` are (outputs [N, ...], labels [N]) of every split's readable images.
+    ``outputs`` are (outputs [N, ...], labels [N]) of every split's readable images, of which ten thousand at
+    most count.
     """
     splits = list(splits)
     # Those of a pool alone are no folder's.
@@ -74,6 +78,8 @@ def calibration_of_run(
     compared = {}
     for split in splits:
         rows, labels = outputs[split.name]
+        at = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_IMAGES)).astype(np.int64))
+        rows, labels = rows[at], labels[at]
         batches = rows[:, columns].split(model.config.train.eval_batch_size)
         logits = torch.cat([classifier(batch.to(model.device)).float().cpu() for batch in batches])
         own = among.columns(split.class_names)
