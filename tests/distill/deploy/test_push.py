@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from helpers.hub_server import READER, TOKEN
+from huggingface_hub import close_session
 
 from cache.runtime.errors import UserError, WrongOption
 from distill.deploy.push import check_push, push
@@ -27,9 +28,12 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        close_session()  # the client of an earlier test may ask a proxy that is none
         yield address, tmp_path / "hub"
     finally:
+        close_session()
         server.kill()
         server.communicate()
 
