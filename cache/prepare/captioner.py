@@ -14,7 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from cache.runtime.errors import UserError, missing_package, reason_of
-from cache.runtime.hub_models import NO_CODE, check_tokenizer, checked_model_config, import_transformers
+from cache.runtime.hub_models import (
+    NO_CODE,
+    check_tokenizer,
+    checked_model_config,
+    import_transformers,
+    quiet_transformers,
+)
 
 # Before transformers, which imports torchvision itself.
 from cache.runtime.torchvision_compat import torchvision  # noqa: F401  # isort: split
@@ -63,7 +69,7 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
 
     # Decoding forks workers after the tokenizer was used, of which it would warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with _quiet(transformers), _explained(name):
+    with quiet_transformers(), _explained(name):
         config = checked_model_config(name)
         image_to_text: Any = transformers.AutoModelForImageTextToText
         if type(config) not in image_to_text._model_mapping:
@@ -84,21 +90,6 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
     )
     _try(name, captioner)
     return captioner
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers' bars and reports off the screen while a model is loaded."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextmanager

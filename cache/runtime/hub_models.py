@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, missing_package
 
 # Never run, nor asked about: code that comes with a model.
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -24,12 +25,32 @@ def check_name(name: Any, *, where: str) -> None:
         raise UserError(f"{where} is {name!r:.80}", fix="name a repository of the Hugging Face hub.")
 
 
-def fix_of(error: BaseException, otherwise: str) -> str:
-    """Return what to install where that is what a part of transformers lacks, else another fix."""
-    # What it says without sentencepiece is of many types and lines.
-    if isinstance(error, ImportError) or "sentencepiece" in str(error).lower():
-        return f"pip install transformers sentencepiece; or {otherwise}"
-    return otherwise
+def lacks_package(error: BaseException) -> UserError | None:
+    """Return what to install where that is what a part of transformers lacks; None of another error."""
+    # What it says without sentencepiece is of many types and lines, and it tries tiktoken in its place.
+    text = str(error).lower()
+    lacks = [name for name in ("sentencepiece", "protobuf") if name in text]
+    tries = any(words in text for words in ("tiktoken", "to build an autotokenizer"))
+    if tries and find_spec("sentencepiece") is None:
+        lacks = ["sentencepiece"]
+    if isinstance(error, ImportError) and not lacks:
+        lacks = [(error.name or "transformers").partition(".")[0]]
+    return missing_package(ImportError(name=lacks[0]), extra="siglip") if lacks else None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and reports off the screen while a part of a model is loaded."""
+    logging = import_transformers().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def import_transformers() -> Any:
@@ -80,7 +101,8 @@ def files_of_tokenizer(tokenizer: Any, where: str) -> list[Path]:
         file = cached_file(where, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
         return Path(file) if file else None
 
-    whole = find(WHOLE)
+    # One of sentencepiece's own does not look at the file that says all.
+    whole = find(WHOLE) if tokenizer.is_fast else None
     first = [whole] if whole else map(find, sorted({*tokenizer.vocab_files_names.values()} - {WHOLE}))
     return [file for file in (*first, *map(find, BESIDE)) if file]
 
@@ -129,3 +151,9 @@ def named_values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     inner = value.items() if isinstance(value, dict) else ()
     for key, part in [(name, part) for part in value] if isinstance(value, list) else inner:
         yield from named_values(part, str(key))
+
+
+def fix_of(error: BaseException, otherwise: str) -> str:
+    """Return what to install where that is what a part of transformers lacks, else another fix."""
+    lacking = lacks_package(error)
+    return lacking.fix if lacking else otherwise

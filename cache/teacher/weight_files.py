@@ -41,7 +41,7 @@ def load_into(network: nn.Module, weights: Path, sha256: str) -> None:
     if weights.suffix == ".npz":  # of big_vision: numpy's plain arrays
         load_big_vision_weights(network, str(weights))  # type: ignore[arg-type]
         return
-    state = convert_state_dict(network, _state_dict(weights, sha256))  # type: ignore[arg-type]
+    state = convert_state_dict(network, state_dict_of(weights, sha256))  # type: ignore[arg-type]
     model: Any = network
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -59,7 +59,8 @@ def load_into(network: nn.Module, weights: Path, sha256: str) -> None:
     network.load_state_dict(state)
 
 
-def _state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
+def state_dict_of(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Return the tensors of a file, which has that checksum, by name; raises as :func:`load_into`."""
     state: Any
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
