@@ -112,7 +112,7 @@ def load_folder_tokenizer(folder: Path, *, context_length: int, vocab_size: int)
         raise _unread(folder, FileNotFoundError(f"a {type(tokenizer).__name__} reads other files"))
     if len(tokenizer) > vocab_size or tokenizer.pad_token_id is None:
         raise UserError(
-            f"the tokenizer in {folder} has {len(tokenizer):,} tokens, and the text tower knows {vocab_size:,}",
+            f"the tokenizer in {folder} has {len(tokenizer):,} tokens, the text tower knows {vocab_size:,}",
             fix="put the tokenizer of this very model into the folder.",
         )
     return FolderTokenizer(
