@@ -1,4 +1,4 @@
-"""What the config of a transformers CLIP or SigLIP from elsewhere may ask for, and which files belong to it."""
+"""What the config.json of a transformers CLIP or SigLIP from elsewhere may ask for."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def architecture_of(given: dict[str, Any], *, where: str) -> Architecture:
     kind = given.get("model_type")
     if kind == "siglip2":
         raise UserError(
-            f"{where} is of a NaFlex model, which takes pictures in their own shape and no images of one size",
+            f"{where} is of a NaFlex model, which takes pictures in their own shapes, not images of one size",
             fix=FIXED,
         )
     if kind not in TYPES:
@@ -119,7 +119,7 @@ def architecture_of(given: dict[str, Any], *, where: str) -> Architecture:
             fix=FIXED,
         )
     transformers = import_transformers()
-    classes = {"clip": transformers.CLIPConfig, "siglip": transformers.SiglipConfig}
+    classes: dict[str, Any] = {"clip": transformers.CLIPConfig, "siglip": transformers.SiglipConfig}
     try:
         known = classes[kind].from_dict({key: value for key, value in given.items() if key in _TAKEN})
     except Exception as error:  # of its own checks; each of its versions has other ones

@@ -1,4 +1,4 @@
-"""How a transformers CLIP or SigLIP prepares pictures, from its preprocessor_config.json, without transformers."""
+"""How a CLIP or SigLIP of transformers prepares pictures, done without transformers."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ MOST_SIDE = 4096
 class Pictures:
     """All that is done to a picture: it is resized, its middle cut out, its numbers shifted and scaled.
 
-    ``resized`` are height and width with the mode ``squash``; with ``shortest`` both are what the shorter side
-    becomes. ``mean`` and ``std`` are of pixels between 0 and 1.
+    ``resized`` are height and width with the mode ``squash``; with ``shortest`` both are what the shorter
+    side becomes. ``mean`` and ``std`` are of pixels between 0 and 1.
     """
 
     mode: str
@@ -153,10 +153,10 @@ def _size(given: Any, where: str) -> tuple[str, tuple[int, int]]:
 
 
 def _sides(given: Any, name: str, where: str) -> tuple[int, int]:
+    height: Any = given
+    width: Any = given
     if isinstance(given, dict):
         height, width = (given.get("height"), given.get("width")) if len(given) == 2 else (None, None)
-    else:
-        height = width = given
     for side in (height, width):
         if type(side) is not int or not 0 < side <= MOST_SIDE:
             raise _odd(where, name, given)

@@ -1,4 +1,4 @@
-"""Teachers of transformers: CLIP and SigLIP, in a folder or of the hub, from files of numbers and settings."""
+"""Teachers of transformers: CLIP and SigLIP, in a folder or of the hub."""
 
 from __future__ import annotations
 

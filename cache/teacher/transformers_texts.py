@@ -1,4 +1,4 @@
-"""The text side of transformers' CLIP and SigLIP: of a whole model, and of the tower alone that a cache keeps."""
+"""The text side of transformers' CLIP and SigLIP: of a whole model, and of the tower that a cache keeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tower(nn.Module):
             self.text_projection = text_projection
 
     def forward(self, tokens_TL: Tensor) -> Tensor:
-        """Embed them without a mask: SigLIP learnt with its padding, and CLIP does not look at what follows."""
+        """Embed them without a mask: SigLIP learnt with its padding, and CLIP does not look ahead."""
         pooled: Tensor = self.text_model(input_ids=tokens_TL).pooler_output
         return self.text_projection(pooled) if hasattr(self, "text_projection") else pooled
 
@@ -47,7 +47,7 @@ class TransformersTexts:
 
     @classmethod
     def of_kept(cls, config: dict[str, Any], weights: dict[str, Tensor], *, folder: Path) -> Self:
-        """Return a kept tower, frozen in float32, whose tokenizer lies in ``folder``; no image tower is built.
+        """Return a kept tower, frozen in float32, with the tokenizer in ``folder``; no image tower is built.
 
         Raises
         ------
@@ -103,7 +103,10 @@ class TransformersTexts:
         return self.tokenizer.lead
 
     def tokens(self, texts: Sequence[str], *, room: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the tokens [T, L] of texts, and how many of each count: to CLIP's end token, of SigLIP all."""
+        """Return the tokens [T, L] of texts, and how many of each count: to CLIP's end, of SigLIP all.
+
+        ``room`` more stand for nothing after the first :attr:`lead`.
+        """
         tokens = self.tokenizer.with_room(texts, room)
         whole = torch.full((len(tokens),), tokens.shape[1])
         if self.architecture.model_type != "clip":
@@ -134,7 +137,7 @@ class TransformersTexts:
 
 
 def tokenizer_of(folder: Path, architecture: Architecture) -> FolderTokenizer:
-    """Return the tokenizer in a folder, cut as the architecture's text tower takes it; UserError if none is."""
+    """Return the tokenizer in a folder, cut as a text tower takes it; UserError if there is none."""
     text = architecture.text
     return load_folder_tokenizer(
         folder, context_length=text["max_position_embeddings"], vocab_size=text["vocab_size"]

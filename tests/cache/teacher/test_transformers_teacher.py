@@ -75,6 +75,10 @@ def test_images_and_texts_are_embedded_as_the_library_does_it(saved, pictures, p
     torch.testing.assert_close(rows, expected_texts(folder, TEXTS, kind, DTYPES[precision]), **near)
     assert cut == 1
     assert [teacher.is_too_long(text) for text in TEXTS] == [False, False, False, True, False]
+    tokens, _ = teacher.texts.tokens(TEXTS)
+    with torch.inference_mode():
+        same = features(network.get_text_features(input_ids=tokens)).float()
+        torch.testing.assert_close(teacher.texts.embed(tokens).float(), same, rtol=0, atol=0)
     assert teacher.embed_dim == rows.shape[1] == expected.shape[1]
 
 
@@ -107,7 +111,7 @@ def test_of_siglip_no_padding_is_cut_and_of_clip_all(saved):
     ids=str,
 )
 def test_pictures_are_prepared_as_by_the_librarys_processor(own, pictures, changes):
-    kind, folder = own
+    _, folder = own
     change(folder / "preprocessor_config.json", **changes)
     teacher, library = load(folder), transformers()
     exact = library.AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -123,7 +127,7 @@ def test_pictures_are_prepared_as_by_the_librarys_processor(own, pictures, chang
 
 
 def test_the_newer_file_of_all_processors_goes_before_the_older_one(own):
-    kind, folder = own
+    _, folder = own
     alone = json.loads((folder / "preprocessor_config.json").read_text())
     for inside in ({"image_processor": alone | {"image_mean": [0.1] * 3}}, {"processor_class": "X"}):
         (folder / "processor_config.json").write_text(json.dumps(inside))
@@ -131,7 +135,7 @@ def test_the_newer_file_of_all_processors_goes_before_the_older_one(own):
 
 
 def test_all_that_changes_an_embedding_changes_the_fingerprint(own):
-    kind, folder = own
+    _, folder = own
     first = load(folder).spec
 
     def fingerprint() -> str:
