@@ -14,7 +14,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import check_tokenizer, files_of_tokenizer, fix_of
+from cache.runtime.hub_models import check_tokenizer, files_of_tokenizer, lacks_package
 from cache.teacher.config_checks import checked_tokenizer_options
 from cache.teacher.weights import TeacherSource
 
@@ -42,9 +42,9 @@ def load_tokenizer(source: TeacherSource) -> tuple[Any, str]:
     except UserError:
         raise
     except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
-        raise UserError(
+        raise lacks_package(error) or UserError(
             f"the tokenizer of {source.name} cannot be loaded ({reason_of(error)})",
-            fix=fix_of(error, "give a teacher whose tokenizer open_clip or transformers has."),
+            fix="give a teacher whose tokenizer open_clip or transformers has.",
         ) from error
     return tokenizer, digest([files, length, mode or "", options])
 

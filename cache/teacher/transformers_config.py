@@ -20,7 +20,7 @@ _TOWER = (
 )
 _TEXT = (*_TOWER, "vocab_size", "max_position_embeddings")
 _VISION = (*_TOWER, "image_size", "patch_size", "num_channels")
-FIELDS = {
+FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "clip": {"text": (*_TEXT, "eos_token_id"), "vision": _VISION},
     "siglip": {"text": (*_TEXT, "projection_size"), "vision": (*_VISION, "vision_use_head")},
 }
