@@ -166,7 +166,7 @@ def with_text_tower(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEA
     kept = bool(tower) and all(file.is_sound(build.out) for file in tower)
     if not build.options.keep_text_tower or kept:
         return manifest
-    tower = save_text_tower(build.out, *build.teacher.text_side().kept(), teacher=teacher)
+    tower = save_text_tower(build.out, build.teacher.text_side().kept(), teacher=teacher)
     manifest = manifest.with_text_tower(tower, teacher=teacher)
     manifest.save(build.out)
     return manifest

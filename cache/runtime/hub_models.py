@@ -25,8 +25,11 @@ def check_name(name: Any, *, where: str) -> None:
         raise UserError(f"{where} is {name!r:.80}", fix="name a repository of the Hugging Face hub.")
 
 
-def lacks_package(error: BaseException) -> UserError | None:
-    """Return what to install where that is what a part of transformers lacks; None of another error."""
+def lacks_package(error: BaseException, what: str) -> UserError | None:
+    """Return what to install where that is what a part of transformers lacks; None of another error.
+
+    ``what`` is the part, in words.
+    """
     # What it says without sentencepiece is of many types and lines, and it tries tiktoken in its place.
     text = str(error).lower()
     lacks = [name for name in ("sentencepiece", "protobuf") if name in text]
@@ -35,7 +38,11 @@ def lacks_package(error: BaseException) -> UserError | None:
         lacks = ["sentencepiece"]
     if isinstance(error, ImportError) and not lacks:
         lacks = [(error.name or "transformers").partition(".")[0]]
-    return missing_package(ImportError(name=lacks[0]), extra="siglip") if lacks else None
+    return (
+        missing_package(ImportError(name=f"{lacks[0]}, which {what} takes,"), extra="siglip")
+        if lacks
+        else None
+    )
 
 
 @contextmanager
@@ -151,9 +158,3 @@ def named_values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     inner = value.items() if isinstance(value, dict) else ()
     for key, part in [(name, part) for part in value] if isinstance(value, list) else inner:
         yield from named_values(part, str(key))
-
-
-def fix_of(error: BaseException, otherwise: str) -> str:
-    """Return what to install where that is what a part of transformers lacks, else another fix."""
-    lacking = lacks_package(error)
-    return lacking.fix if lacking else otherwise

@@ -6,6 +6,11 @@ Its files::
     teacher, text_side        the teacher: images and texts -> embeddings; what an adapter brings for each
     open_clip_teacher         open_clip's models, and
     open_clip_texts           what reads their texts, also alone, as a cache keeps it
+    transformers_teacher      transformers' CLIP and SigLIP, by
+    transformers_config       their config.json, which asks for no code and no more than its weights hold, and
+    transformers_pictures     their preprocessor_config.json;
+    transformers_texts        what reads their texts, also alone, by
+    folder_tokenizer          a tokenizer of transformers from files
     weights, config_checks    open_clip's: from a name to a file of weights; what a config may ask for
     weight_files              such a file -> tensors, and nothing else that it may hold
     model_files               the files of a folder or repository, and whose config lies there

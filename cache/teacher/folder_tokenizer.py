@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cache.runtime.atomic_files import digest, sha256_of
-from cache.runtime.errors import UserError, missing_package, reason_of
+from cache.runtime.errors import UserError, reason_of
 from cache.runtime.hub_models import (
     NO_CODE,
     check_tokenizer,
@@ -65,17 +65,34 @@ class FolderTokenizer:
         """Return tokens as a call does, with ``n`` more after the first ``lead``, which stand for nothing."""
         if n == 0:
             return self(texts)
-        end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        room = [next(token for token in range(3) if token not in (end, pad))] * n
-        rows = torch.full((len(texts), self.context_length), pad, dtype=torch.int64)
-        for row, text in zip(rows, texts, strict=True):
-            own = self.whole(text)
-            ids = [*own[: self.lead], *room, *own[self.lead :]]
-            if len(ids) > self.context_length:
-                ids = [*ids[: self.context_length - 1], ids[-1]]
-            place = slice(-len(ids), None) if self.tokenizer.padding_side == "left" else slice(len(ids))
-            row[place] = torch.tensor(ids)
-        return rows
+        return tokens_with_room(self.tokenizer, texts, context_length=self.context_length, room=n)
+
+
+def tokens_with_room(tokenizer: Any, texts: Sequence[str], *, context_length: int, room: int) -> Tensor:
+    """Return tokens [T, L] of texts by a tokenizer of transformers, with ``room`` more after the first.
+
+    Those stand for nothing: something else takes the place of their vectors.
+    """
+    end, pad, lead = tokenizer.eos_token_id, tokenizer.pad_token_id, lead_of(tokenizer)
+    nothing = [next(token for token in range(3) if token not in (end, pad))] * room
+    rows = torch.full((len(texts), context_length), pad, dtype=torch.int64)
+    for row, text in zip(rows, texts, strict=True):
+        own = list(tokenizer(text, verbose=False)["input_ids"])
+        ids = [*own[:lead], *nothing, *own[lead:]]
+        if len(ids) > context_length:
+            ids = [*ids[: context_length - 1], ids[-1]]
+        place = (
+            slice(context_length - len(ids), None) if tokenizer.padding_side == "left" else slice(len(ids))
+        )
+        row[place] = torch.tensor(ids)
+    return rows
+
+
+def lead_of(tokenizer: Any) -> int:
+    """Return how many tokens of every text stand before its own: one that begins it, or none."""
+    first = list(tokenizer("", verbose=False)["input_ids"])[:1]
+    begins = {tokenizer.bos_token_id, tokenizer.cls_token_id} - {None, tokenizer.eos_token_id}
+    return len(begins & {*first})
 
 
 def load_folder_tokenizer(folder: Path, *, context_length: int, vocab_size: int) -> FolderTokenizer:
@@ -94,9 +111,6 @@ def load_folder_tokenizer(folder: Path, *, context_length: int, vocab_size: int)
             read_json(folder / name)  # which refuses what asks for code
     try:
         transformers = import_transformers()
-    except ImportError as error:
-        raise missing_package(error, extra="siglip") from error
-    try:
         with quiet_transformers():
             check_tokenizer(str(folder))
             tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -120,11 +134,11 @@ def load_folder_tokenizer(folder: Path, *, context_length: int, vocab_size: int)
         context_length=context_length,
         files=files,
         sha256=digest([[sha256_of(file) for file in files], context_length, probed]),
-        lead=int(bool(probed[-1]) and probed[-1][0] == tokenizer.bos_token_id is not None),
+        lead=lead_of(tokenizer),
     )
 
 
 def _unread(folder: Path, error: Exception) -> UserError:
-    if lacking := lacks_package(error):
+    if lacking := lacks_package(error, f"the tokenizer in {folder}"):
         return lacking
     return UserError(f"the tokenizer in {folder} cannot be loaded ({reason_of(error)})", fix=WRITTEN)

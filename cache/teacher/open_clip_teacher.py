@@ -21,7 +21,7 @@ import open_clip
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import check_text_model, fix_of
+from cache.runtime.hub_models import check_text_model, lacks_package
 from cache.runtime.system_errors import read_error
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
@@ -77,13 +77,15 @@ def load_open_clip(asked: Asked) -> Teacher:
         As ``resolve``, or if the weights are of another model.
     """
     source = resolve(asked.model, asked.pretrained, weights_sha256=asked.weights_sha256)
+    _check_text_tower(source)
     with quiet_open_clip():
+        text = source.config["text_cfg"]
+        tokenizer = load_tokenizer(text, where=source.name, folder=source.folder)
         network = _build(source, precision := chosen_precision(asked.precision, asked.device), asked.device)
-        tokenizer, tokenizer_digest = load_tokenizer(source)
     prepared = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
     if asked.compile:
         network.visual.compile()  # type: ignore[operator, union-attr]
-    texts = OpenClipTexts.of_model(network, tokenizer, config=source.config, digest=tokenizer_digest)
+    texts = OpenClipTexts.of_model(network, tokenizer, config=source.config)
     with torch.inference_mode():
         embed_dim = texts.embed(texts.tokens(["a photo"])[0]).shape[1]
     visual: Any = network.visual
@@ -93,7 +95,7 @@ def load_open_clip(asked: Asked) -> Teacher:
             pretrained=asked.pretrained or "its own",
             architecture=source.architecture,
             weights_sha256=source.weights_sha256,
-            tokenizer=tokenizer_digest,
+            tokenizer=tokenizer.sha256,
             precision=precision,
             **_prepared_by(prepared, asked.model, asked.preprocessing),
         ),
@@ -134,7 +136,6 @@ def network_of(config: dict[str, Any], **options: Any) -> nn.Module:
 
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
     asked = checked_preprocessing(source.preprocessing, where=source.name)
-    _check_text_tower(source)
     try:
         network = network_of(
             source.config, precision=PRECISIONS[precision], device=device, force_preprocess_cfg=asked
@@ -160,9 +161,9 @@ def _check_text_tower(source: TeacherSource) -> None:
     try:
         check_text_model(name)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(
+        raise lacks_package(error, f"the text tower of {source.name}") or UserError(
             f"the text tower {name} of {source.name} cannot be built ({reason_of(error)})",
-            fix=fix_of(error, "give a teacher whose text tower open_clip or transformers has."),
+            fix="give a teacher whose text tower open_clip or transformers has.",
         ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -20,37 +21,37 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 from open_clip.model import _build_text_tower
 
 from cache.runtime.errors import UserError
-from cache.teacher.config_checks import checked_config, checked_tokenizer_options
-from cache.teacher.tokenizers import own_tokenizer
+from cache.teacher.config_checks import checked_config
+from cache.teacher.text_side import Kept
+from cache.teacher.tokenizers import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenClipTexts:
-    """A text tower of open_clip's and its tokenizer, whose digest is ``digest``.
+    """A text tower of open_clip's and its tokenizer.
 
     ``network`` is the tower, or the whole model where that has no tower of its own; ``encode`` embeds tokens
     by it. ``weights`` begin with ``own`` in the model's state.
     """
 
     network: nn.Module
-    tokenizer: Any
+    tokenizer: Tokenizer
     config: dict[str, Any]
-    digest: str
     encode: Callable[[Tensor], Tensor] = field(repr=False)
     model: nn.Module
 
     @classmethod
-    def of_model(cls, model: nn.Module, tokenizer: Any, *, config: dict[str, Any], digest: str) -> Self:
+    def of_model(cls, model: nn.Module, tokenizer: Tokenizer, *, config: dict[str, Any]) -> Self:
         """Return the text side of a whole model of a checked ``config``."""
         tower: nn.Module = getattr(model, "text", model)  # type: ignore[assignment]
         encode: Any = model.encode_text
-        return cls(
-            network=tower, tokenizer=tokenizer, config=config, digest=digest, encode=encode, model=model
-        )
+        return cls(network=tower, tokenizer=tokenizer, config=config, encode=encode, model=model)
 
     @classmethod
-    def of_kept(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Self:
+    def of_kept(cls, config: dict[str, Any], weights: dict[str, Tensor], *, folder: Path) -> Self:
         """Return a kept tower, frozen in float32; no image tower is built.
+
+        A tokenizer of transformers is read from ``folder``.
 
         Raises
         ------
@@ -63,33 +64,26 @@ class OpenClipTexts:
         where, held = "its config", sum(value.nbytes for value in weights.values())
         checked = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)
         text = checked["text_cfg"]
-        if _of_transformers(text):
-            raise ValueError("it is not open_clip's transformer with CLIP's tokenizer")
+        if text.get("hf_model_name"):
+            raise ValueError("it is not open_clip's own transformer")
         network: Any = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
         network.load_state_dict({key: value.float() for key, value in weights.items()})
         network.output_tokens = False
-        options = checked_tokenizer_options(text, where=where)
-        tokenizer, digest = own_tokenizer(text.get("context_length", 77), options)
-        if config["tokenizer"] != digest:
+        tokenizer = load_tokenizer(text, where=f"the text tower in {folder}", folder=folder)
+        if config["tokenizer"] != tokenizer.sha256:
+            library = "open_clip" if tokenizer.is_clips else "transformers"
             raise UserError(
-                "the tokenizer of the open_clip that is installed is another than the text tower was kept "
+                f"the tokenizer of the {library} that is installed is another than the text tower was kept "
                 "with",
-                fix="install the open_clip_torch that 'distill cache info --json' names.",
+                fix="install the open_clip_torch and transformers that 'distill cache info --json' names.",
             )
         network.eval().requires_grad_(False)
-        return cls(
-            network=network,
-            tokenizer=tokenizer,
-            config=config,
-            digest=digest,
-            encode=network,
-            model=network,
-        )
+        return cls(network=network, tokenizer=tokenizer, config=config, encode=network, model=network)
 
     @property
     def context_length(self) -> int:
         """How many tokens of a text it takes at most."""
-        return int(getattr(self.tokenizer, "context_length", 77))
+        return self.tokenizer.context_length
 
     @property
     def token_embedding(self) -> nn.Module:
@@ -101,9 +95,17 @@ class OpenClipTexts:
         """The size of such a vector."""
         return int(self.network.token_embedding.weight.shape[1])  # type: ignore[union-attr, index, arg-type]
 
-    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the tokens [T, L] of texts, and how many of each count: to its end, or all."""
-        tokens: Tensor = self.tokenizer(list(texts))
+    @property
+    def lead(self) -> int:
+        """How many tokens of every text stand before its own."""
+        return self.tokenizer.lead
+
+    def tokens(self, texts: Sequence[str], *, room: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the tokens [T, L] of texts, and how many of each count: to its end, or all.
+
+        ``room`` more stand for nothing after the first :attr:`lead`.
+        """
+        tokens = self.tokenizer(texts, room=room)
         return tokens, _counts(self.network, tokens)
 
     def embed(self, tokens_TL: Tensor) -> Tensor:
@@ -114,20 +116,18 @@ class OpenClipTexts:
 
     def is_too_long(self, text: str) -> bool:
         """Say whether the tokenizer cuts a text to fit its context."""
-        if hasattr(self.tokenizer, "sot_token_id"):
-            return len(self.tokenizer.encode(text)) + 2 > self.context_length
-        tokens = self.tokenizer.tokenizer(self.tokenizer.clean_fn(text))["input_ids"]
-        return len(tokens) > self.context_length
+        return self.tokenizer.is_too_long(text)
 
     def check_kept(self) -> None:
-        """Make sure that it is open_clip's own transformer with CLIP's tokenizer; UserError else."""
-        if _of_transformers(self.config["text_cfg"]) or not hasattr(self.tokenizer, "sot_token_id"):
+        """Make sure that it is open_clip's own transformer; UserError else."""
+        text = self.config["text_cfg"]
+        if text.get("hf_model_name") or text.get("tokenizer_mode"):
             raise UserError(
-                "the teacher's text tower is not open_clip's transformer with CLIP's tokenizer",
-                fix="leave --keep-text-tower out, or choose a CLIP teacher.",
+                "the teacher's text tower is not open_clip's own transformer",
+                fix="leave --keep-text-tower out, or choose a CLIP or SigLIP teacher.",
             )
 
-    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def kept(self) -> Kept:
         """Return what :meth:`of_kept` makes a text tower of; UserError as :meth:`check_kept`."""
         self.check_kept()
         own = "text." if self.network is not self.model else ""
@@ -136,18 +136,13 @@ class OpenClipTexts:
             for key, value in self.model.state_dict().items()
             if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
         }
-        config = self.config
-        return {
-            "embed_dim": config["embed_dim"],
-            "quick_gelu": bool(config.get("quick_gelu", False)),
-            "text_cfg": dict(config["text_cfg"]),
-            "tokenizer": self.digest,
-        }, weights
-
-
-def _of_transformers(text: dict[str, Any]) -> bool:
-    """Say whether a text tower or its tokenizer is one of transformers'."""
-    return bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
+        config = {
+            "embed_dim": self.config["embed_dim"],
+            "quick_gelu": bool(self.config.get("quick_gelu", False)),
+            "text_cfg": dict(self.config["text_cfg"]),
+            "tokenizer": self.tokenizer.sha256,
+        }
+        return Kept(config=config, weights=weights, files=self.tokenizer.files)
 
 
 def _counts(tower: Any, tokens_TL: Tensor) -> Tensor:

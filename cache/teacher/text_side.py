@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +12,18 @@ from torch import Tensor, nn
 
 # Texts that are embedded at once.
 BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What a cache keeps of a text tower: its config, its weights on the CPU, its tokenizer's ``files``.
+
+    Of open_clip's own tokenizer there are none.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    files: tuple[Path, ...] = ()
 
 
 class TextSide(Protocol):
@@ -35,8 +49,8 @@ class TextSide(Protocol):
     def check_kept(self) -> None:
         """Make sure that a cache can keep it; UserError else."""
 
-    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the config and the weights that a cache keeps, on the CPU; UserError as ``check_kept``."""
+    def kept(self) -> Kept:
+        """Return what a cache keeps; UserError as ``check_kept``."""
 
 
 class KeptTexts(TextSide, Protocol):
@@ -53,6 +67,13 @@ class KeptTexts(TextSide, Protocol):
     @property
     def width(self) -> int:
         """W."""
+
+    @property
+    def lead(self) -> int:
+        """How many tokens of every text stand before its own: learnt vectors come after them."""
+
+    def tokens(self, texts: Sequence[str], *, room: int = 0) -> tuple[Tensor, Tensor]:
+        """Return tokens and counts as a text side does, with ``room`` more that stand for nothing."""
 
 
 def embedded_texts(side: TextSide, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:

@@ -22,22 +22,28 @@ from cache.runtime.errors import UserError, reason_of
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import READ_ERRORS
-from cache.teacher.text_side import BATCH, KeptTexts, embedded_texts, token_ids, without_padding
+from cache.teacher.text_side import BATCH, Kept, KeptTexts, embedded_texts, token_ids, without_padding
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
-PLACEHOLDER = "X"
 KEEP = "run the same cache-features command again with --keep-text-tower."
 
 
-def save_text_tower(
-    cache: Path, config: dict[str, Any], weights: dict[str, Tensor], *, teacher: str = MAIN_TEACHER
-) -> tuple[ListedFile, ...]:
+def save_text_tower(cache: Path, kept: Kept, *, teacher: str = MAIN_TEACHER) -> tuple[ListedFile, ...]:
     """Write a teacher's text tower into a cache folder; return the manifest's lines for its files."""
     folder = FOLDER if teacher == MAIN_TEACHER else f"{teacher}.{FOLDER}"
     with replacing(cache / folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
-    write_json(cache / folder / CONFIG, config)
-    return tuple(ListedFile.of(cache, f"{folder}/{name}") for name in (WEIGHTS, CONFIG))
+        temporary.write_bytes(save(kept.weights))  # save_file's can be read by their owner alone
+    write_json(cache / folder / CONFIG, kept.config)
+    for file in kept.files:
+        with replacing(cache / folder / file.name) as temporary:
+            temporary.write_bytes(file.read_bytes())
+    names = (WEIGHTS, CONFIG, *(file.name for file in kept.files))
+    return tuple(ListedFile.of(cache, f"{folder}/{name}") for name in names)
+
+
+def is_of_transformers(config: dict[str, Any]) -> bool:
+    """Say whether a kept tower is one of transformers' by its config; else it is of open_clip."""
+    return "model_type" in config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,7 @@ class TextTower:
                 if sha256_of(cache / file.file) != file.sha256:
                     raise ValueError(f"{file.file} differs from its checksum")
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            side = _built(config, load_file(folder / WEIGHTS))
+            side = _built(config, load_file(folder / WEIGHTS), folder)
         except (*READ_ERRORS, SafetensorError) as error:
             problem = f"the text tower in {folder} is damaged ({reason_of(error)})"
             raise UserError(problem, fix=KEEP) from error
@@ -104,7 +110,7 @@ class TextTower:
         return token_ids(self.side, texts)
 
     def tokens(self, texts: Sequence[str], *, n_ctx: int = 0) -> Tensor:
-        """Return the tokens [T, L] of texts with room for ``n_ctx`` learnt vectors at places 1 to n_ctx.
+        """Return the tokens [T, L] of texts with room for ``n_ctx`` learnt vectors after what begins each.
 
         L is the context length, or less where the texts are short and the tower looks only back.
 
@@ -118,23 +124,23 @@ class TextTower:
                 f"prompts.n_ctx is {n_ctx}, but the teacher reads {self.context_length} tokens",
                 fix=f"give at most {self.context_length - 4}.",
             )
-        room = f"{PLACEHOLDER} " * n_ctx
         device = next(self.network.parameters()).device
-        return without_padding(*self.side.tokens([room + text for text in texts])).to(device)
+        return without_padding(*self.side.tokens(texts, room=n_ctx)).to(device)
 
     def embed(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Return raw embeddings [T, D] of tokens [T, L].
 
-        ``contexts`` [n, W] or [T, n, W] stand in for the token embeddings at places 1 to n. Everything
-        else is the tower's own forward.
+        ``contexts`` [n, W] or [T, n, W] stand in for the token embeddings where :meth:`tokens` made
+        room. Everything else is the tower's own forward.
         """
+        lead = self.side.lead
 
         def put(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
             del module, given
             if contexts is None:
                 return embedded
             learnt = contexts.expand(len(embedded), -1, -1)
-            return torch.cat([embedded[:, :1], learnt, embedded[:, 1 + learnt.shape[1] :]], dim=1)
+            return torch.cat([embedded[:, :lead], learnt, embedded[:, lead + learnt.shape[1] :]], dim=1)
 
         hook = self.side.token_embedding.register_forward_hook(put)
         try:
@@ -143,9 +149,13 @@ class TextTower:
             hook.remove()
 
 
-def _built(config: dict[str, Any], weights: dict[str, Tensor]) -> KeptTexts:
-    """Return the tower of a kept config, by the library that it is of."""
-    # Here, because open_clip takes seconds to import and plain training does without it.
+def _built(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> KeptTexts:
+    """Return the tower of a kept config, by the library that it is of, with the tokenizer in its folder."""
+    # Here, because either takes seconds to import and plain training does without them.
+    if is_of_transformers(config):
+        from cache.teacher.transformers_texts import TransformersTexts
+
+        return TransformersTexts.of_kept(config, weights, folder=folder)
     from cache.teacher.open_clip_texts import OpenClipTexts
 
-    return OpenClipTexts.of_kept(config, weights)
+    return OpenClipTexts.of_kept(config, weights, folder=folder)

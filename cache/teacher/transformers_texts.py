@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cache.runtime.errors import UserError, missing_package
 from cache.runtime.hub_models import import_transformers
 from cache.teacher.folder_tokenizer import FolderTokenizer, load_folder_tokenizer
+from cache.teacher.text_side import Kept
 from cache.teacher.transformers_config import Architecture, architecture_of, check_size
 
 
@@ -129,11 +130,11 @@ class TransformersTexts:
     def check_kept(self) -> None:
         """Do nothing: a cache can keep every such tower."""
 
-    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor], tuple[Path, ...]]:
-        """Return what :meth:`of_kept` makes a text tower of, with the files of its tokenizer."""
+    def kept(self) -> Kept:
+        """Return what :meth:`of_kept` makes a text tower of."""
         weights = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         config = self.architecture.as_config() | {"tokenizer": self.tokenizer.sha256}
-        return config, weights, self.tokenizer.files
+        return Kept(config=config, weights=weights, files=self.tokenizer.files)
 
 
 def tokenizer_of(folder: Path, architecture: Architecture) -> FolderTokenizer:

@@ -8,11 +8,9 @@ from copy import deepcopy
 from dataclasses import fields
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from helpers.teachers import save_clip
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from cache.build.crop_views import _view
@@ -22,6 +20,10 @@ from cache.teacher import tokenizers
 from cache.teacher.load import load_teacher
 from cache.teacher.text_tower import TextTower, save_text_tower
 from cache.teacher.weights import resolve
+
+# After ours, which import torchvision with care.
+import open_clip  # isort: skip
+from open_clip.transform import PreprocessCfg, image_transform_v2  # isort: skip
 
 CONFIG = "open_clip_config.json"
 
@@ -98,15 +100,13 @@ def test_another_vocabulary_is_another_tokenizer(teacher_dir, monkeypatch):
 
 def test_a_kept_text_tower_is_not_read_with_another_tokenizer(teacher_dir, tmp_path, monkeypatch):
     teacher = load_teacher(f"local-dir:{teacher_dir}")
-    files = save_text_tower(tmp_path, *teacher.text_side().kept())
+    files = save_text_tower(tmp_path, teacher.text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     torch.testing.assert_close(
         tower.embed(tower.tokens(["a plum"])), teacher.embed_texts(["a plum"])[0], rtol=1e-4, atol=1e-5
     )
     own = tokenizers.own_tokenizer
-    monkeypatch.setattr(
-        "cache.teacher.open_clip_texts.own_tokenizer", lambda *given: (own(*given)[0], "another")
-    )
+    monkeypatch.setattr("cache.teacher.tokenizers.own_tokenizer", lambda *given: (own(*given)[0], "another"))
     with pytest.raises(UserError, match="the tokenizer of the open_clip that is installed is another"):
         TextTower.load(tmp_path, files=files)
 

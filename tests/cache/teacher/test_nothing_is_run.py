@@ -214,5 +214,6 @@ def test_the_text_tower_of_a_cache_asks_for_nothing_either(here, trained):
         {"tokenizer_kwargs": {"bpe_path": "vocabulary.gz"}},
         {"layers": 1000, "width": 4096},
     ):
+        of = {**config, "text_cfg": {**config["text_cfg"], **changes}}
         with pytest.raises((UserError, ValueError), match=r"is not|not taken|do not fit"):
-            OpenClipTexts.of_kept({**config, "text_cfg": {**config["text_cfg"], **changes}}, weights)
+            OpenClipTexts.of_kept(of, weights, folder=folder)

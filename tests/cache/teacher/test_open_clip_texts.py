@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
 from cache.teacher.open_clip_texts import OpenClipTexts
+from cache.teacher.tokenizers import load_tokenizer
 
 import open_clip  # isort: skip
 
@@ -39,8 +38,8 @@ def custom(**text):
 def test_a_tower_gives_the_same_with_its_padding_cut_where_that_can_be(make, cut):
     torch.manual_seed(0)
     model = make().eval()
-    tokenizer = partial(open_clip.get_tokenizer("ViT-B-32"), context_length=model.context_length)
-    side = OpenClipTexts.of_model(model, tokenizer, config={}, digest="")
+    tokenizer = load_tokenizer({"context_length": model.context_length}, where="it", folder=None)
+    side = OpenClipTexts.of_model(model, tokenizer, config={})
     tokens, counts = side.tokens(TEXTS)
     with torch.inference_mode():
         whole = model.encode_text(tokens)

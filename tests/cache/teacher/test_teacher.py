@@ -156,5 +156,5 @@ def test_a_teacher_of_transformers_says_in_a_plain_install_what_to_install(
     values = json.loads(config.read_text())
     values["model_cfg"]["text_cfg"][part] = "some/text"
     config.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"(tokenizer|text tower) .*pip install transformers sentencepiece"):
+    with pytest.raises(UserError, match=r"transformers, which the (tokenizer|text tower) .*\[siglip\]"):
         load_teacher(f"local-dir:{config.parent}")

@@ -46,7 +46,7 @@ SMALL = [
 )  # fmt: skip
 def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_path, text, more):
     teacher = load_teacher(f"local-dir:{save_clip(tmp_path / 'clip', text=text, **more)}")
-    files = save_text_tower(tmp_path, *teacher.text_side().kept())
+    files = save_text_tower(tmp_path, teacher.text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(4, tower.width)
     words = teacher.texts.tokenizer([WORDS])
@@ -61,7 +61,7 @@ def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_pa
 
 
 def test_gradient_reaches_the_contexts_and_nothing_of_the_tower(tmp_path, teacher_dir):
-    files = save_text_tower(tmp_path, *load_teacher(f"local-dir:{teacher_dir}").text_side().kept())
+    files = save_text_tower(tmp_path, load_teacher(f"local-dir:{teacher_dir}").text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(3, tower.width)
     LearntTexts(tower, learner, {"a": "apple"})(("a",), torch.empty(0)).square().sum().backward()
