@@ -15,7 +15,7 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import CacheMismatch, UserError, missing_package, reason_of
+from cache.runtime.errors import CacheMismatch, UserError, missing_package, reason_of, some_of
 from cache.runtime.hub_models import import_transformers, quiet_transformers
 from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
@@ -180,10 +180,11 @@ def _build(architecture: Architecture, weights: Sequence[Path], checksums: Seque
         state: dict[str, Tensor] = {}
         for file, checksum in zip(weights, checksums, strict=True):
             state |= state_dict_of(file, checksum)
-        known = network.state_dict().keys()
-        network.load_state_dict(
-            {key: value for key, value in state.items() if key in known or not key.endswith(COUNTED)}
-        )
+        own = network.state_dict()
+        state = {key: value for key, value in state.items() if key in own or not key.endswith(COUNTED)}
+        if odd := _odd(own, state):
+            raise ValueError(odd)
+        network.load_state_dict(state)
     except UserError:
         raise
     # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
@@ -195,3 +196,11 @@ def _build(architecture: Architecture, weights: Sequence[Path], checksums: Seque
             fix="give the weights and the config.json of one and the same model.",
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _odd(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """Return in words how weights differ from a network's in their names and shapes; "" where they do not."""
+    lacking, more = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    words = {"lacks": lacking, "has besides": more, "has in another shape": sorted(other)}
+    return "; ".join(f"it {how} {some_of(names, 1)}" for how, names in words.items() if names)
