@@ -46,6 +46,12 @@ def is_of_transformers(config: dict[str, Any]) -> bool:
     return "model_type" in config
 
 
+def read_tower_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a kept tower; raises as a file that is missing or damaged does."""
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextTower:
     """A frozen text tower: T texts -> embeddings [T, D], with learnt vectors in the place of some tokens.
@@ -74,7 +80,7 @@ class TextTower:
             for file in files:
                 if sha256_of(cache / file.file) != file.sha256:
                     raise ValueError(f"{file.file} differs from its checksum")
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_tower_config(folder)
             side = _built(config, load_file(folder / WEIGHTS), folder)
         except (*READ_ERRORS, SafetensorError) as error:
             problem = f"the text tower in {folder} is damaged ({reason_of(error)})"

@@ -7,6 +7,7 @@ classifier. open_clip squashes a photo to the sides of the input and cuts nothin
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from cache.store.spec import LOCAL_DIR
 from cache.teacher.load import load_teacher
 from cache.teacher.model_files import OPEN_CLIP_CONFIG
 from cache.teacher.teacher import Teacher
-from cache.teacher.text_tower import TextTower
+from cache.teacher.text_tower import TextTower, is_of_transformers, read_tower_config
 from distill.deploy.check import ALIKE, Prepare
 from distill.deploy.class_sets import unit
 from distill.deploy.info import ModelInfo
@@ -96,6 +97,18 @@ def check_open_clip(student: TimmStudent, info: ModelInfo, cache: EmbeddingCache
             fix="run the same cache-features command again with --keep-text-tower (an imported cache has "
             f"none), or {LEAVE_IT_OUT}.",
         )
+    _check_library(cache)
+
+
+def _check_library(cache: EmbeddingCache) -> None:
+    """Raise a UserError where the kept text tower is one of transformers', which open_clip cannot build."""
+    folder = (cache.path / cache.text_tower[0].file).parent
+    if is_of_transformers(read_tower_config(folder)):
+        raise UserError(
+            f"the text tower that the cache {cache.path} keeps is one of transformers', and open_clip builds "
+            "its own",
+            fix=f"make the cache with the model as open_clip has it, or {LEAVE_IT_OUT}.",
+        )
 
 
 def write_open_clip(
@@ -112,6 +125,9 @@ def write_open_clip(
     returned as open_clip loads it from there.
     """
     tower = TextTower.load(cache.path, files=cache.text_tower)
+    for file in cache.text_tower[2:]:  # of a tokenizer of transformers, behind weights and config
+        with replacing(folder / Path(file.file).name) as temporary:
+            shutil.copyfile(cache.path / file.file, temporary)
     state = {f"visual.trunk.{name}": value for name, value in student.network.state_dict().items()}
     state |= {f"text.{name}": value for name, value in tower.network.state_dict().items()}
     state["logit_scale"] = torch.tensor(math.log(1 / info.temperature))

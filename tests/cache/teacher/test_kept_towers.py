@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from helpers.teachers import save_clip as save_open_clip
-from helpers.transformers_models import SAVE, unigram_tokenizer
+from helpers.kept_towers import KINDS, save_with_tokenizer
 
 from cache.runtime.errors import UserError
 from cache.teacher.load import load_teacher
@@ -20,24 +18,13 @@ from distill.student.prompts import LearntTexts, PromptLearner
 TEXTS = ["a photo of a Dog", "plums!", "", "two cups; 3 plates " * 30, "a red apple on a table"]
 NAMES = ("dog", "red apple on a table", "plums and lemons, ripe " * 20)
 WORDS = "a photo of a"
-# As open_clip has them of SigLIP: a tower that looks both ways, and another's tokenizer in the folder.
-SIGLIP_TEXT = {
-    **{"context_length": 64, "vocab_size": 200, "hf_tokenizer_name": "some/siglip"},
-    **{"tokenizer_kwargs": {"clean": "canonicalize"}, "no_causal_mask": True, "proj_bias": True},
-    "pool_type": "last",
-}
 
 
-def save(kind: str, folder: Path) -> Path:
-    if kind != "open_clip":
-        return SAVE[kind](folder)
-    unigram_tokenizer().save_pretrained(save_open_clip(folder, custom_text=True, text=SIGLIP_TEXT))
-    return folder
-
-
-@pytest.fixture(scope="module", params=["clip", "siglip", "open_clip"])
+@pytest.fixture(scope="module", params=KINDS)
 def teacher(request, tmp_path_factory) -> Teacher:
-    return load_teacher(f"local-dir:{save(request.param, tmp_path_factory.mktemp('kept') / 'model')}")
+    return load_teacher(
+        f"local-dir:{save_with_tokenizer(request.param, tmp_path_factory.mktemp('kept') / 'model')}"
+    )
 
 
 @pytest.fixture

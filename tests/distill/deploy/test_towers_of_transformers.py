@@ -1,0 +1,60 @@
+"""From a teacher whose texts are read by transformers to a shipped model: its kept tower serves all along."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers.exported import SMALL, invoke, val_photos
+from helpers.kept_towers import KINDS, save_with_tokenizer
+
+from cache import EmbeddingCache
+from cache.build.add_texts import TextOptions, add_texts
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import UserError
+from cache.teacher.load import load_teacher
+from distill.config import RunConfig
+from distill.deploy.export import ExportOptions, export_run
+from distill.settings import with_settings
+from distill.student.prompts import export_prompts
+from distill.train.start import train as run
+
+NEW = ("small dog", "two cups")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kept_tower_serves_from_added_texts_to_predict_where_the_teacher_is_gone(tmp_path, photos, kind):
+    folder = save_with_tokenizer(kind, tmp_path / "teacher")
+    options = FeatureOptions(model=f"local-dir:{folder}", device="cpu", workers=0, keep_text_tower=True)
+    cache_features(photos, tmp_path / "cache", options)
+    texts = [f"a sketch of {name}" for name in ("apple", "banana", "cherry", "lemon", "plum")]
+    expected = load_teacher(f"local-dir:{folder}").embed_texts(texts)[0].numpy()
+    shutil.rmtree(folder)
+    add_texts(tmp_path / "cache", TextOptions(bank="sketch", templates=("a sketch of {}",)))
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    np.testing.assert_allclose(cache.text_bank("sketch").embeddings, expected, rtol=1e-5, atol=1e-5)
+    for name, settings in (("coop", ["prompts.learner=coop", "prompts.n_ctx=3"]), ("run", [])):
+        config = with_settings(RunConfig(), [*SMALL, "train.epochs=1", *settings])
+        run(config, cache_dir=cache.path, data_dir=photos, out=tmp_path / name)
+    export_prompts(tmp_path / "coop", cache.path, bank="learnt")
+    assert not [check for check in verify_cache(cache.path) if check.problem]
+
+    options = ExportOptions(formats=("onnx", "open_clip"))
+    if kind != "open_clip":
+        with pytest.raises(UserError, match="one of transformers', and open_clip builds its own"):
+            export_run(tmp_path / "run", tmp_path / "model", options)
+        options = ExportOptions(formats=("onnx",))
+    model = export_run(tmp_path / "run", tmp_path / "model", options) and tmp_path / "model"
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NEW) + "\n")
+    added = invoke("add-texts", model, names, "--cache", cache.path)
+    assert added.exit_code == 0, added.output
+    predicted = invoke("predict", model, val_photos(tmp_path)[0], "--names", names, "--format", "jsonl")
+    assert predicted.exit_code == 0, predicted.output
+    assert NEW[0] in json.loads(predicted.stdout.splitlines()[0]).__str__()
+    torch.manual_seed(0)
