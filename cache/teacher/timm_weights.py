@@ -20,7 +20,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names, reason_of, some_of
 from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, LOCAL_DIR, TIMM
-from cache.teacher.config_checks import MOST
+from cache.teacher.config_checks import MOST, sides_of
 from cache.teacher.model_files import CONFIG, config_of, file_of
 from cache.teacher.state_files import (
     check_asked,
@@ -36,8 +36,10 @@ NAMES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.p
 # What of a network is not the affair of a config from elsewhere.
 REFUSED = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
-    *("num_classes", "in_chans", "features_only", "device", "dtype", "pruned"),
+    *("features_only", "device", "dtype", "pruned"),
 )
+# What is by the weights and by what a teacher is: three colours in, no classes out.
+OURS = ("num_classes", "in_chans")
 # What of a pretrained_cfg is taken: how pictures are prepared, and where the classifier is.
 PREPARED = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 TAKEN = (*PREPARED, "num_classes", "classifier", "first_conv", "pool_size")
@@ -197,14 +199,16 @@ def _of_folder(model: str) -> TimmSource:
     # timm's other names are a folder, or a repository whose config says what is fetched.
     if not isinstance(name, str) or not name.isidentifier() or not timm.is_model(name):
         raise UserError(f"{where} names the architecture {name!r:.80}, which is no model of timm", fix=FIX)
-    arguments, given = config.get("model_args") or {}, config.get("pretrained_cfg", config)
+    arguments, given = config.get("model_args", {}), config.get("pretrained_cfg", config)
     if not isinstance(arguments, dict) or not isinstance(given, dict):
         raise UserError(f"{where} is no config of a model of timm's", fix=FIX)
     known: Any = timm.models.get_pretrained_cfg(name)
     usual = {key: (known.to_dict() if known else {}).get(key) for key in ("classifier", "first_conv")}
     classes = config.get("num_classes", given.get("num_classes"))
     table = {**usual, **given, "num_classes": classes}
-    _check_arguments(arguments, where)
+    arguments = _checked_arguments(arguments, where)
+    if given.get("fixed_input_size") and (sides := sides_of(arguments.get("img_size"))):
+        table["input_size"] = (3, *sides)  # which files of older versions do not say
     return _checked(model, name, table, weights=_weights_in(model), pretrained="its own", arguments=arguments)
 
 
@@ -227,14 +231,22 @@ def _checked(
     )
 
 
-def _check_arguments(arguments: Mapping[str, Any], where: str) -> None:
-    """Raise a UserError unless all are words and numbers that a network may be told, none too large."""
+def _checked_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a network may be told: words and numbers, none too large, but its inputs and outputs.
+
+    UserError where there is anything else.
+    """
+    taken = {}
     for name, value in arguments.items():
         parts = value if isinstance(value, list) else [value]
         fits = name not in REFUSED and all(isinstance(one, str | int | float | bool | None) for one in parts)
         numbers = [one for one in parts if isinstance(one, int | float) and not isinstance(one, bool)]
-        if not fits or not all(-1 <= one <= MOST.get(name, 2**14) for one in numbers):
+        fits = fits and all(-1 <= one <= MOST.get(name, 2**14) for one in numbers)
+        if not fits or (name == "in_chans" and value != 3):
             raise UserError(f"{where}: model_args has a {name} of {value!r:.60}, which is not taken", fix=FIX)
+        if name not in OURS and value is not None:
+            taken[name] = value
+    return taken
 
 
 def _check_cfg(cfg: Mapping[str, Any], where: str) -> None:

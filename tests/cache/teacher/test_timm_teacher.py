@@ -28,12 +28,9 @@ def picture(width=60, height=40):
 def saved(folder, name, args, *, num_classes=5, **cfg):
     """A small random network of timm's in a folder, as timm's own tools write one."""
     torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=num_classes, **args).eval()
-    folder.mkdir()
-    save_file(network.state_dict(), folder / "model.safetensors")
-    told = {"input_size": [3, 32, 32], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], **cfg}
-    config = {"architecture": name, "num_classes": num_classes, "model_args": args, "pretrained_cfg": told}
-    (folder / "config.json").write_text(json.dumps(config))
+    told = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), **cfg}
+    network = timm.create_model(name, num_classes=num_classes, pretrained_cfg_overlay=told, **args).eval()
+    timm.models.save_for_hf(network, folder, model_args=args, safe_serialization=True)
     return network
 
 
