@@ -149,7 +149,9 @@ def given_teacher(
         weights_sha256=None if cache.is_imported else spec.weights_sha256,
     )
     odd = [
-        name for name in ("architecture", "tokenizer") if getattr(teacher.spec, name) != getattr(spec, name)
+        teacher.spec.called(name)
+        for name in ("architecture", "tokenizer")
+        if getattr(teacher.spec, name) != getattr(spec, name)
     ]
     if teacher.embed_dim != cache.embed_dim:
         odd = [f"embed_dim ({teacher.embed_dim} and {cache.embed_dim})"]
@@ -158,6 +160,6 @@ def given_teacher(
     if odd:
         raise CacheMismatch(
             f"the teacher is not that of {cache.path}: they differ in their {' and '.join(odd)}",
-            fix="give the teacher, and the open_clip_torch, that the cache was made with.",
+            fix="give the teacher, its code and the version of its library, that the cache was made with.",
         )
     return teacher

@@ -127,7 +127,15 @@ def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Pro
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
     teacher = options.load_for(out, options.teacher)
-    check_texts_asked(teacher, options)
+    asked = {
+        "--text-file": options.text_files,
+        "--template": options.templates,
+        "--descriptions": options.descriptions,
+        "--captions": options.captions,
+        "--neighbours": options.neighbours,
+        "--keep-text-tower": options.keep_text_tower,
+    }
+    check_texts_asked(teacher, asked, keeps_tower=options.keep_text_tower)
     captions = _captions(folder, options, embed_dim=teacher.embed_dim)
     if not teacher.reads_texts:
         there = [*(f"text bank {bank.name}" for bank in banks), *(["captions"] if captions else [])]

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from cache.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from cache.build.from_folder import FeatureOptions
-    from cache.teacher.teacher import Teacher
+from cache.teacher.teacher import Teacher
 
 
-def check_texts_asked(teacher: Teacher, options: FeatureOptions) -> None:
-    """Raise a UserError where the options ask of a teacher what it cannot: texts, or a tower to be kept."""
-    if teacher.texts is not None:
-        if options.keep_text_tower:
-            teacher.texts.check_kept()
-        return
-    asked = {
-        "--text-file": options.text_files,
-        "--template": options.templates,
-        "--descriptions": options.descriptions,
-        "--captions": options.captions,
-        "--neighbours": options.neighbours,
-        "--keep-text-tower": options.keep_text_tower,
-    }
-    for option, value in asked.items():
+def check_texts_asked(teacher: Teacher, asked: Mapping[str, object], *, keeps_tower: bool) -> None:
+    """Make sure that a teacher can do what options ask of it.
+
+    Raises
+    ------
+    UserError
+        If it reads no texts and an option of texts, by its name, is ``asked`` for, or its text tower is to be
+        kept and cannot be.
+    """
+    for option, value in asked.items() if teacher.texts is None else ():
         if value:
             raise UserError(
                 f"{option} is of texts, and the teacher {teacher.spec.model} reads none",
                 fix="leave it out, or choose a teacher of images and texts, such as CLIP.",
             )
+    if keeps_tower:
+        teacher.text_side().check_kept()
 
 
 def left_out_note(teacher: Teacher, names: Sequence[str]) -> str:
