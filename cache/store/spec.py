@@ -7,11 +7,14 @@ from pathlib import PurePath
 from typing import Any
 
 from cache.runtime.atomic_files import digest
+from cache.runtime.own_code import own_code_in
 from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 
 # Kinds of model names that bring their own weights.
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
+# What goes before a name of timm's.
+TIMM = "timm:"
 # What stands for weights where rows were made elsewhere.
 IMPORTED = "imported"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
@@ -55,10 +58,16 @@ class TeacherSpec:
         """Return every field that can change an embedding."""
         return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
 
+    def called(self, name: str) -> str:
+        """Return what a field is in a message: one's own code is its own architecture."""
+        return "code" if name == "architecture" and own_code_in(self.model) else name
+
 
 def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
     model, pretrained = teacher["model"], PurePath(teacher["pretrained"]).name
+    if own := own_code_in(model):
+        model = f"{own[0].name}:{own[1]}"
     prefix = LOCAL_DIR if model.startswith(LOCAL_DIR) else ""
     if prefix or PurePath(model).is_absolute():  # open_clip's own names may have a slash
         model = f"{prefix}{PurePath(model.removeprefix(prefix)).name}"
@@ -98,7 +107,11 @@ class CacheSpec:
     def differences(self, other: CacheSpec) -> list[str]:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
         mine, theirs = self.teacher.identity(), other.teacher.identity()
-        lines = [f"{n}: {_short(mine[n])} -> {_short(theirs[n])}" for n in mine if mine[n] != theirs[n]]
+        lines = [
+            f"{other.teacher.called(n)}: {_short(mine[n])} -> {_short(theirs[n])}"
+            for n in mine
+            if mine[n] != theirs[n]
+        ]
         for name in ("dtype", "format", "regions"):
             here, there = getattr(self, name), getattr(other, name)
             if here != there:

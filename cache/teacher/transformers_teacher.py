@@ -15,19 +15,25 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import CacheMismatch, UserError, missing_package, reason_of, some_of
+from cache.runtime.errors import UserError, missing_package, reason_of, some_of
 from cache.runtime.hub_models import import_transformers, quiet_transformers
 from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
 from cache.teacher.folder_tokenizer import NAMES
 from cache.teacher.model_files import CONFIG, file_of
-from cache.teacher.precision import chosen_precision
+from cache.teacher.image_towers import chosen_precision
+from cache.teacher.state_files import (
+    check_asked,
+    is_torchscript,
+    read_state,
+    refuse_torchscript,
+    sha256_of_weights,
+)
 from cache.teacher.teacher import DTYPES, Asked, PatchTokens, Teacher
 from cache.teacher.transformers_config import Architecture, check_size, read_architecture, read_json
 from cache.teacher.transformers_pictures import ALONE, WHOLE, Pictures, read_pictures
 from cache.teacher.transformers_texts import TransformersTexts, tokenizer_of
-from cache.teacher.weight_files import checked_sha256, state_dict_of
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Of older versions, which saved what can be counted.
@@ -75,16 +81,11 @@ def load_transformers(asked: Asked) -> Teacher:
     architecture = read_architecture(folder / CONFIG)
     pictures = read_pictures(folder, architecture.model_type, image_size=architecture.vision["image_size"])
     weights = _weights_of(asked.model, folder)
-    checksums = [checked_sha256(file) for file in weights]
-    sha256 = checksums[0] if len(checksums) == 1 else digest(checksums)
-    if asked.weights_sha256 not in (None, sha256):
-        raise CacheMismatch(
-            f"the weights {weights[0]} are not the ones that were asked for (their checksum differs)",
-            fix="give the teacher that the embeddings are of.",
-        )
+    sha256 = _checksum(weights)
+    check_asked(weights[0], sha256, asked.weights_sha256)
     tokenizer = tokenizer_of(folder, architecture)
     precision = chosen_precision(asked.precision, asked.device)
-    network = _build(architecture, weights, checksums).to(asked.device, DTYPES[precision])
+    network = _build(architecture, weights).to(asked.device, DTYPES[precision])
     if asked.compile:
         network.vision_model.compile()
     texts = TransformersTexts.of_model(network, tokenizer, architecture)
@@ -167,7 +168,16 @@ def _listed(model: str, index: Path) -> list[Path]:
     return [file for file in files.values() if file]
 
 
-def _build(architecture: Architecture, weights: Sequence[Path], checksums: Sequence[str]) -> Any:
+def _checksum(weights: Sequence[Path]) -> str:
+    """Return what names the weights: of one file its SHA-256; UserError where one is not what it should be."""
+    checksums = [sha256_of_weights(file) for file in weights]
+    for file, sha256 in zip(weights, checksums, strict=True):
+        if is_torchscript(file):
+            refuse_torchscript(file, sha256)
+    return checksums[0] if len(checksums) == 1 else digest(checksums)
+
+
+def _build(architecture: Architecture, weights: Sequence[Path]) -> Any:
     """Return the network with its weights, frozen, in float32."""
     held = sum(file.stat().st_size for file in weights)
     where = str(weights[0].parent / CONFIG)
@@ -178,8 +188,8 @@ def _build(architecture: Architecture, weights: Sequence[Path], checksums: Seque
         with quiet_transformers():
             network: nn.Module = made(architecture.config())
         state: dict[str, Tensor] = {}
-        for file, checksum in zip(weights, checksums, strict=True):
-            state |= state_dict_of(file, checksum)
+        for file in weights:
+            state |= read_state(file)
         own = network.state_dict()
         state = {key: value for key, value in state.items() if key in own or not key.endswith(COUNTED)}
         if odd := _odd(own, state):

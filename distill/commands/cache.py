@@ -78,6 +78,9 @@ def info(cache: Path, as_json: bool) -> None:
             for name, bank in own.banks.items()
         ]
         title = "text banks" if teacher == "main" else f"text banks of {teacher}"
+        if not banks:
+            click.echo(f"{title}: none")
+            continue
         table(title, ["bank", "texts", "truncated", "template", "source"], banks)
     made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
     click.echo(
@@ -92,13 +95,16 @@ def _words(settings: dict[str, Any]) -> str:
 
 
 def _about(manifest: Manifest, problem: str) -> list[list[str]]:
+    from cache.runtime.own_code import own_code_in
+
     teacher = manifest.spec.teacher
     again = problem or f"run the same '{manifest.command}' again"
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else f"no: {again}"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
-        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
+        *([["code", f"sha256 {teacher.architecture[:16]}..."]] if own_code_in(teacher.model) else []),
+        ["weights", f"sha256 {teacher.weights_sha256[:16]}..." if teacher.weights_sha256 else "not told"],
         ["preprocessing", _prepared(teacher)],
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
