@@ -13,8 +13,14 @@ Item = TypeVar("Item")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``; a copy to a GPU is from pinned memory and is not waited for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    """Return a tensor on ``device``; a copy to CUDA is from pinned memory and is not waited for.
+
+    To any other device it is: Apple's GPUs read memory that was freed before they came to a copy that nobody
+    waited for (pytorch/pytorch#189690).
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

@@ -155,7 +155,7 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return tuple(read)
 
 
-DEVICES = "auto, cpu, cuda, cuda:N."
+DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
 device_option = option("--device", DEVICES, default="auto")
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
 label2text_option = option(
