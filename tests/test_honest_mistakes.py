@@ -17,7 +17,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.system_errors import as_user_error
 from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions, read_lines
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from distill.config import RunConfig
 from distill.metrics import ImageScores
 from distill.settings import load_recipe, with_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.build.distinct_texts import bank_remarks, check_positions, check_told_apart, positions_note
-from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts, token_ids
+from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts
 from cache.reader import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
@@ -77,7 +77,7 @@ def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]
     groups = _judged_together(opened, classes)
     check_told_apart(bank, groups)
     encoder = _encoder(opened, options)
-    check_told_apart(bank, groups, tokens=lambda texts: token_ids(encoder, texts))
+    check_told_apart(bank, groups, tokens=encoder.token_ids)
     listed = add_bank(
         cache,
         bank.name,
@@ -137,7 +137,7 @@ def given_teacher(
     UserError
         If it cannot be had, or is not the cache's, as far as that is known.
     """
-    from cache.teacher.open_clip_model import load_teacher  # here, because it takes seconds to import
+    from cache.teacher.load import load_teacher  # here, because it takes seconds to import
 
     spec = cache.teacher_spec
     teacher = load_teacher(

@@ -33,7 +33,7 @@ from cache.store.row_group import GroupKeys, read_keys, write_column
 from cache.store.webdataset import rows_of_group
 
 if TYPE_CHECKING:
-    from cache.teacher.open_clip_model import Teacher
+    from cache.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)

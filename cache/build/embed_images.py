@@ -23,8 +23,8 @@ from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import Sample
 from cache.store.journal_lines import SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher
 from cache.teacher.sanity import ENOUGH, SameForAll, check_finite, stored
+from cache.teacher.teacher import Teacher
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,6 @@ from cache.build.distinct_texts import SAME_ROW, check_positions
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import build_cache
 from cache.build.summary import BuildSummary
-from cache.build.text_banks import token_ids
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import UserError, shortened
 from cache.runtime.progress import Progress, Silent
@@ -26,7 +25,7 @@ from cache.sources.source_options import AS_THEY_ARE
 from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
 from cache.store.spec import WEBDATASET
-from cache.teacher.open_clip_model import Teacher
+from cache.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ def check_pairs(banks: Sequence[BankTexts], teacher: Teacher) -> None:
         If it reads the same tokens in two, or gives two the same embedding.
     """
     rows = [unit_rows(teacher.embed_texts(bank.texts)[0].float().numpy()) for bank in banks]
-    tokens = [token_ids(teacher, bank.texts) for bank in banks]
+    tokens = [teacher.token_ids(bank.texts) for bank in banks]
     for one, other in combinations(range(len(banks)), 2):
         if (NEGATIVE in banks[one].name) == (NEGATIVE in banks[other].name):
             continue

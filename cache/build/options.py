@@ -21,7 +21,8 @@ from cache.store.crop_views import CROP_FLIP
 from cache.store.manifest import NAME, Manifest
 from cache.store.projections import RAW
 from cache.store.spec import PRECISIONS, CacheSpec
-from cache.teacher.open_clip_model import Teacher, load_teacher
+from cache.teacher.load import load_teacher
+from cache.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class TeacherOptions:
     weights_sha256: str | None = None
 
     def load(self) -> Teacher:
-        """Return the teacher; UserError as :func:`cache.teacher.open_clip_model.load_teacher`."""
+        """Return the teacher; UserError as :func:`cache.teacher.load.load_teacher`."""
         device = choose_device(self.device)
         keep_freed_memory(device)
         return load_teacher(

@@ -30,7 +30,6 @@ from cache.store.journal import Journal, consolidate, writer_of_rank
 from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
 from cache.store.spec import WEBDATASET
-from cache.teacher.text_network import text_network_of
 from cache.teacher.text_tower import save_text_tower
 
 # Embeds what is planned into row groups that the journal lists, and returns where the time went.
@@ -167,7 +166,7 @@ def with_text_tower(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEA
     kept = bool(tower) and all(file.is_sound(build.out) for file in tower)
     if not build.options.keep_text_tower or kept:
         return manifest
-    tower = save_text_tower(build.out, *text_network_of(build.teacher), teacher=teacher)
+    tower = save_text_tower(build.out, *build.teacher.text_side().kept(), teacher=teacher)
     manifest = manifest.with_text_tower(tower, teacher=teacher)
     manifest.save(build.out)
     return manifest

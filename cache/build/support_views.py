@@ -26,7 +26,7 @@ from cache.store.row_group import read_keys
 from cache.store.support_views import COLUMN, SupportViewsSettings
 
 if TYPE_CHECKING:
-    from cache.teacher.open_clip_model import Teacher
+    from cache.teacher.teacher import Teacher
 
 # Augmented before the teacher's own resize and crop, at the size the original research code did it at.
 MARGIN = 256 / 224

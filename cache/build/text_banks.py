@@ -29,15 +29,14 @@ def check_banks(
     """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
     groups = judged_together(folder, shared_classes=shared_classes)
     for bank in banks:
-        check_told_apart(bank, groups, tokens=lambda texts: token_ids(teacher, texts))
+        check_told_apart(bank, groups, tokens=teacher.token_ids)
 
 
 class TextEncoder(Protocol):
     """What embeds texts: a teacher, or the text tower that a cache keeps of it."""
 
-    @property
-    def tokenizer(self) -> Any:
-        """What cuts texts into tokens."""
+    def token_ids(self, texts: Sequence[str]) -> Sequence[tuple[int, ...]]:
+        """Return what is read of each text: its tokens, cut to the context."""
 
     def embed_texts(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, and how many texts were too long."""
@@ -126,11 +125,6 @@ def _difference(
     if not changed and all(name in said for name in added | gone):
         return "" if added or gone else "in another order"
     return ", ".join(counts)
-
-
-def token_ids(encoder: TextEncoder, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return what is read of each text: its tokens, cut to the context."""
-    return [tuple(row) for row in encoder.tokenizer(list(texts)).tolist()] if texts else []
 
 
 def sources_of(

@@ -164,7 +164,7 @@ def _banks_of_teacher(folder: DataFolder | None, options: ImportOptions, out: Pa
     # Here, because it imports open_clip, which plain imports do without.
     from cache.build.from_folder import FeatureOptions, text_banks
     from cache.build.text_banks import check_banks
-    from cache.teacher.open_clip_model import load_teacher
+    from cache.teacher.load import load_teacher
 
     shared = options.shared_classes
     banks = text_banks(folder, FeatureOptions(model=options.model, shared_classes=shared))

@@ -2,13 +2,16 @@
 
 Its files::
 
-    weights, config_checks    from a name to a file of weights; what a config from elsewhere may ask for
+    load                      a teacher by its name: the adapter of the library that it is of
+    teacher, text_side        the teacher: images and texts -> embeddings; what an adapter brings for each
+    open_clip_teacher         open_clip's models, and
+    open_clip_texts           what reads their texts, also alone, as a cache keeps it
+    weights, config_checks    open_clip's: from a name to a file of weights; what a config may ask for
     weight_files              such a file -> tensors, and nothing else that it may hold
-    open_clip_model           the teacher: images and texts -> embeddings
+    model_files               the files of a folder or repository, and whose config lies there
     any_shape                 what it does to pictures, thin ones too
-    short_texts               causal text towers skip what follows the end
+    precision                 in which numbers and layout it computes
     tokenizers                what texts are cut into tokens by, and the digest that names it
-    text_network              a teacher's text tower alone
     text_tower                the tower that a cache keeps, for prompt learning
     templates                 sets of templates that open_clip has, by name
     sanity                    numbers that a teacher cannot have meant

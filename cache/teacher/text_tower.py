@@ -22,6 +22,7 @@ from cache.runtime.errors import UserError, reason_of
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import READ_ERRORS
+from cache.teacher.text_side import BATCH, KeptTexts, embedded_texts, token_ids, without_padding
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
 PLACEHOLDER = "X"
@@ -43,14 +44,11 @@ def save_text_tower(
 class TextTower:
     """A frozen text tower: T texts -> embeddings [T, D], with learnt vectors in the place of some tokens.
 
-    ``config`` is what it was built by, open_clip's ``text_cfg`` among it.
+    ``config`` is what it was built by, of open_clip's its ``text_cfg`` among it.
     """
 
     config: dict[str, Any]
-    network: nn.Module
-    tokenizer: Any
-    width: int
-    context_length: int
+    side: KeptTexts
 
     @classmethod
     def load(
@@ -65,42 +63,45 @@ class TextTower:
         """
         if not files:
             raise UserError(f"the cache {cache} does not keep its teacher's text tower", fix=KEEP)
-        # Here, because open_clip takes seconds to import and plain training does without it.
-        from cache.teacher.text_network import build_text_network
-
         folder = (cache / files[0].file).parent
         try:
             for file in files:
                 if sha256_of(cache / file.file) != file.sha256:
                     raise ValueError(f"{file.file} differs from its checksum")
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
+            side = _built(config, load_file(folder / WEIGHTS))
         except (*READ_ERRORS, SafetensorError) as error:
             problem = f"the text tower in {folder} is damaged ({reason_of(error)})"
             raise UserError(problem, fix=KEEP) from error
-        return cls(
-            config=config,
-            network=network.to(device),
-            tokenizer=tokenizer,
-            width=network.token_embedding.weight.shape[1],  # type: ignore[union-attr, index, arg-type]
-            context_length=int(tokenizer.context_length),
-        )
+        side.network.to(device)
+        return cls(config=config, side=side)
+
+    @property
+    def network(self) -> nn.Module:
+        """The tower itself."""
+        return self.side.network
+
+    @property
+    def width(self) -> int:
+        """The size of a token's vector, which a learnt one has too."""
+        return self.side.width
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens it reads at most."""
+        return self.side.context_length
 
     @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, int]:
+    def embed_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many were cut.
 
         They are those of the teacher in float32, but for rounding.
         """
-        # In order of length, so that little of a batch is padding.
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
-        batches = []
-        for start in range(0, len(order), batch_size):
-            some = [texts[i] for i in order[start : start + batch_size]]
-            batches.append(self.embed(self.tokens(some)).float().cpu())
-        rows = torch.cat(batches)
-        cut = sum(len(self.tokenizer.encode(text)) + 2 > self.context_length for text in texts)
-        return rows[torch.tensor(order).argsort()], cut
+        return embedded_texts(self.side, texts, batch_size=batch_size)
+
+    def token_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return what is read of each text: its tokens, cut to the context."""
+        return token_ids(self.side, texts)
 
     def tokens(self, texts: Sequence[str], *, n_ctx: int = 0) -> Tensor:
         """Return the tokens [T, L] of texts with room for ``n_ctx`` learnt vectors at places 1 to n_ctx.
@@ -118,18 +119,8 @@ class TextTower:
                 fix=f"give at most {self.context_length - 4}.",
             )
         room = f"{PLACEHOLDER} " * n_ctx
-        tokens = self.tokenizer([room + text for text in texts])
         device = next(self.network.parameters()).device
-        return tokens[:, : self._needed(tokens)].to(device)
-
-    def _needed(self, tokens: Tensor) -> int:
-        # In a causal tower what stands behind the last token changes nothing, and 77 places for 12 tokens
-        # would be six times the work.
-        network: Any = self.network
-        causal = network.attn_mask is not None and network.cls_emb is None and not network.use_pad_mask
-        if not causal or network.pool_type not in ("argmax", "eos"):
-            return int(tokens.shape[1])
-        return int((tokens != network.pad_id).nonzero()[:, 1].max()) + 1
+        return without_padding(*self.side.tokens([room + text for text in texts])).to(device)
 
     def embed(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Return raw embeddings [T, D] of tokens [T, L].
@@ -137,7 +128,6 @@ class TextTower:
         ``contexts`` [n, W] or [T, n, W] stand in for the token embeddings at places 1 to n. Everything
         else is the tower's own forward.
         """
-        network: Any = self.network
 
         def put(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
             del module, given
@@ -146,12 +136,16 @@ class TextTower:
             learnt = contexts.expand(len(embedded), -1, -1)
             return torch.cat([embedded[:, :1], learnt, embedded[:, 1 + learnt.shape[1] :]], dim=1)
 
-        whole, length = network.attn_mask, tokens.shape[1]
-        hook = network.token_embedding.register_forward_hook(put)
+        hook = self.side.token_embedding.register_forward_hook(put)
         try:
-            if whole is not None:
-                network.attn_mask = whole[:length, :length]
-            return network(tokens)
+            return self.side.embed(tokens)
         finally:
-            network.attn_mask = whole
             hook.remove()
+
+
+def _built(config: dict[str, Any], weights: dict[str, Tensor]) -> KeptTexts:
+    """Return the tower of a kept config, by the library that it is of."""
+    # Here, because open_clip takes seconds to import and plain training does without it.
+    from cache.teacher.open_clip_texts import OpenClipTexts
+
+    return OpenClipTexts.of_kept(config, weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, nearest_names, reason_of
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
+from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.weight_files import checked_sha256, is_torchscript
 
-CONFIG = "open_clip_config.json"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 
 
@@ -60,11 +59,6 @@ def resolve(model: str, pretrained: str | None, *, weights_sha256: str | None = 
         or a config asks for what none may.
     """
     if model.startswith((LOCAL_DIR, HF_HUB)):
-        if pretrained:
-            raise UserError(
-                f"--pretrained {pretrained} cannot go with {model}, which brings its own weights",
-                fix="leave --pretrained out.",
-            )
         source = _from_local_dir(model) if model.startswith(LOCAL_DIR) else _from_hub(model)
     else:
         source = _from_name(open_clip_name(model), pretrained)
@@ -186,18 +180,13 @@ def _check_activation(name: str, wanted: bool | None, weights: str) -> None:
 
 def _from_local_dir(model: str) -> TeacherSource:
     folder = Path(model.removeprefix(LOCAL_DIR))
-    config = folder / CONFIG
-    if not config.is_file():
-        raise UserError(
-            f"{folder} {f'has no {CONFIG}' if folder.is_dir() else 'does not exist'}",
-            fix=f"give a folder with {CONFIG} and its weights.",
-        )
+    config = _config_file(model)
     with quiet_open_clip():
         weights = open_clip.factory._find_checkpoint_in_dir(folder)
     if weights is None:
         raise UserError(
             f"{folder} has no weights file (*.safetensors, *.bin or *.pth)",
-            fix=f"put open_clip_model.safetensors beside its {CONFIG}.",
+            fix=f"put open_clip_model.safetensors beside its {OPEN_CLIP_CONFIG}.",
         )
     return _with_own_config(model, config, Path(weights), folder=folder)
 
@@ -205,29 +194,31 @@ def _from_local_dir(model: str) -> TeacherSource:
 def _from_hub(model: str) -> TeacherSource:
     from open_clip.pretrained import download_pretrained_from_hf
 
-    repository = model.removeprefix(HF_HUB)
     try:
         with quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(repository))
-            config = Path(download_pretrained_from_hf(repository, filename=CONFIG))
+            weights = Path(download_pretrained_from_hf(model.removeprefix(HF_HUB)))
     except Exception as error:  # the hub's client has a family of errors of its own
+        raise unreachable(model, error) from error
+    return _with_own_config(model, _config_file(model), weights, folder=None)
+
+
+def _config_file(model: str) -> Path:
+    file = file_of(model, OPEN_CLIP_CONFIG)
+    if file is None:
+        folder = Path(model.removeprefix(LOCAL_DIR))
+        there = model.startswith(HF_HUB) or folder.is_dir()
         raise UserError(
-            f"{model} could not be fetched ({reason_of(error)})",
-            fix="check the name and the network, or download the folder and give local-dir:FOLDER.",
-        ) from error
-    return _with_own_config(model, config, weights, folder=None)
+            f"{folder} {f'has no {OPEN_CLIP_CONFIG}' if there else 'does not exist'}",
+            fix=f"give a folder with {OPEN_CLIP_CONFIG} and its weights.",
+        )
+    return file
 
 
 def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | None) -> TeacherSource:
     """Return a source whose config is read here, once: what is checked is what is built."""
-    try:
-        value = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{config} is not valid JSON ({reason_of(error)})", fix="save the model's config again."
-        ) from error
+    value = json_of(config)
     sha256 = checked_sha256(weights)
-    given = value.get("model_cfg", value) if isinstance(value, dict) else value
+    given = value.get("model_cfg", value)
     checked = checked_config(given, where=str(config), weights_bytes=weights.stat().st_size)
     return TeacherSource(
         name=model,

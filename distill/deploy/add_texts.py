@@ -100,7 +100,7 @@ def _rows_of(info: ModelInfo, source: TowerSource, texts: Sequence[str]) -> torc
     cache, device = source.cache, choose_device(source.device)
     if source.teacher_model is not None:
         # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
-        from cache.teacher.open_clip_model import load_teacher
+        from cache.teacher.load import load_teacher
 
         teacher = load_teacher(
             source.teacher_model,

@@ -224,7 +224,7 @@ def _torch_student(model: Path, info: ModelInfo, options: BenchOptions) -> Candi
 def _teacher(info: ModelInfo, options: BenchOptions) -> Candidate:
     import torch
 
-    from cache.teacher.open_clip_model import load_teacher
+    from cache.teacher.load import load_teacher
 
     assert options.teacher_model is not None
     teacher = load_teacher(
@@ -233,11 +233,10 @@ def _teacher(info: ModelInfo, options: BenchOptions) -> Candidate:
         precision="float32",
         weights_sha256=info.teacher_weights,
     )
-    tower: Any = teacher.model.visual
     return Candidate(
         embed=lambda images: teacher.embed_images(torch.from_numpy(images)),
         blank=np.zeros((3, *teacher.spec.image_size), dtype=np.float32),
-        size=sum(part.nbytes for part in tower.parameters()),
+        size=teacher.images.nbytes,
     )
 
 

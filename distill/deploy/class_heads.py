@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.build.add_texts import given_teacher
 from cache.build.distinct_texts import check_told_apart
-from cache.build.text_banks import TextEncoder, embedded_bank, token_ids
+from cache.build.text_banks import TextEncoder, embedded_bank
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError, WrongOption, some_of
 from cache.sources.class_texts import LABEL_TEMPLATE, template_bank
@@ -97,7 +97,7 @@ def _told(trained: TrainedRun, head: Head, names: Mapping[str, str], wording: Wo
     own = template_bank(bank, names, templates)
     check_told_apart(own, [[*names]])
     encoder = _encoder(trained, cache, wording, lacking)
-    check_told_apart(own, [[*names]], tokens=lambda some: token_ids(encoder, some))
+    check_told_apart(own, [[*names]], tokens=encoder.token_ids)
     made, _ = embedded_bank(own, encoder)
     shown = repr(templates[0]) if len(templates) == 1 else f"{len(templates)} templates"
     return replace(head, texts=FixedTexts(made, trained.model.device)), f"their names in {shown}"

@@ -22,9 +22,10 @@ from cache import EmbeddingCache
 from cache.runtime.atomic_files import replacing, write_json
 from cache.runtime.errors import UserError
 from cache.store.spec import LOCAL_DIR
-from cache.teacher.open_clip_model import Teacher, load_teacher
+from cache.teacher.load import load_teacher
+from cache.teacher.model_files import OPEN_CLIP_CONFIG
+from cache.teacher.teacher import Teacher
 from cache.teacher.text_tower import TextTower
-from cache.teacher.weights import CONFIG
 from distill.deploy.check import ALIKE, Prepare
 from distill.deploy.class_sets import unit
 from distill.deploy.info import ModelInfo
@@ -118,11 +119,11 @@ def write_open_clip(
     candidates = _squeezes(student, info)
     best: tuple[float, Squeeze] | None = None
     for squeeze in candidates if len(candidates) > 1 else []:
-        write_json(folder / CONFIG, _config(student, info, tower, squeeze))
+        write_json(folder / OPEN_CLIP_CONFIG, _config(student, info, tower, squeeze))
         near = nearest(load_clip(folder))
         if best is None or near > best[0]:
             best = near, squeeze
-    write_json(folder / CONFIG, _config(student, info, tower, best[1] if best else candidates[0]))
+    write_json(folder / OPEN_CLIP_CONFIG, _config(student, info, tower, best[1] if best else candidates[0]))
     return load_clip(folder)
 
 

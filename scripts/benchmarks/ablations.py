@@ -39,7 +39,7 @@ from cache.runtime.devices import choose_device
 from cache.runtime.errors import WrongOption
 from cache.runtime.progress import Silent
 from cache.sources.data import open_data
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Targets
 from distill.settings import with_settings

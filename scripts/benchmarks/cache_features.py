@@ -44,7 +44,8 @@ from cache.runtime.devices import check_compiler, choose_device, default_workers
 from cache.sources.decoding import load_rgb
 from cache.sources.samples import DataFolder
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
+from cache.teacher.load import load_teacher
+from cache.teacher.teacher import DTYPES, Teacher
 
 BARE, STAGE_1, LOADER, COMPILED = "bare", "stage 1", "DataLoader to .npy", "bare, compiled"
 ROUNDS = 2
@@ -111,7 +112,7 @@ def data_loader(teacher: Teacher, paths: Sequence[Path], out: Path, options: Bui
     sizes = {"batch_size": options.batch_size, "num_workers": options.workers}
     for batch in DataLoader(Photos(paths, teacher.transform), **sizes, pin_memory=cuda):
         images = batch.to(teacher.device, DTYPES[teacher.spec.precision], non_blocking=True)
-        embedding = teacher.model.encode_image(images, normalize=True)  # type: ignore[operator]
+        embedding = torch.nn.functional.normalize(teacher.images.embed(images), dim=1)
         rows.append(embedding.half().cpu().numpy())
     np.save(out, np.concatenate(rows))
 
@@ -157,7 +158,7 @@ def in_turns(
         LOADER: partial(data_loader, teacher, paths, scratch / "rows.npy", options),
     }
     if args.compile:
-        ways[COMPILED] = partial(bare, torch.compile(teacher.model.encode_image), batches)  # type: ignore[arg-type]
+        ways[COMPILED] = partial(bare, torch.compile(teacher.images.embed), batches)  # type: ignore[arg-type]
         ways[COMPILED]()
     bare(teacher.embed_images, batches[:1])
     rounds = seconds_in_turn(ways, args.rounds)

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.turns import Row
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from distill.demo.words import COLOURS, PATTERNS, SHAPES
 from distill.deploy.class_sets import unit
 from distill.judge.calibration import fitted_temperature

@@ -52,7 +52,7 @@ from cache.sources.samples import DataFolder
 from cache.sources.source_options import AS_THEY_ARE, LAST, SourceOptions
 from cache.sources.splits import FOLDERS
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from stress.load import TEACHER
 
 FOLDER = "folder"

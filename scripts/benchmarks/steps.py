@@ -16,7 +16,8 @@ from torch import Tensor
 
 from benchmarks.turns import PRECISIONS, forget_peak, random_rows, tiny_photos
 from cache.runtime.devices import keep_freed_memory
-from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
+from cache.teacher.load import load_teacher
+from cache.teacher.teacher import DTYPES, Teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Share, Targets
 from distill.precision import autocast
@@ -120,7 +121,7 @@ def teaching(teacher: Teacher) -> Callable[[Tensor], Targets]:
     def teach(images: Tensor) -> Targets:
         if images.shape[-2:] != sides:
             images = F.interpolate(images, size=sides, mode="bilinear")
-        return Targets(teacher_BD=teacher.model.encode_image(images.to(dtype)).float())  # type: ignore[operator]
+        return Targets(teacher_BD=teacher.images.embed(images.to(dtype)).float())
 
     return teach
 

@@ -26,7 +26,7 @@ from cache.sources.data import open_data
 from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
 from cache.store.manifest import Manifest
-from cache.teacher.open_clip_model import network_of
+from cache.teacher.open_clip_teacher import network_of
 from cache.teacher.weights import model_config
 from distill.record.run_log import hardware, versions
 

@@ -21,7 +21,7 @@ from cache.store.manifest import Manifest
 from cache.store.row_group import GroupKeys, claim_group, write_group
 from cache.store.spec import CacheSpec
 from cache.store.text_banks import make_bank, save_bank
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 BANK = "labels"
 

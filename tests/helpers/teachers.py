@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from cache.teacher.open_clip_model import network_of
+from cache.teacher.open_clip_teacher import network_of
 
 
 def save_clip(folder: Path, *, seed: int = 1, text: dict | None = None, **more) -> Path:

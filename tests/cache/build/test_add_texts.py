@@ -21,7 +21,7 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.store.text_banks import make_bank
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from cli import main
 from distill.judge.evaluate import evaluate_teacher
 

@@ -18,7 +18,7 @@ from cache.store import neighbours
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
 from cache.store.neighbours import nearest_texts
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from cache.sources.data import open_data
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import DroppedFile, RemovedRows, RestoredRows
 from cache.store.row_group import read_keys
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 
 @pytest.fixture(scope="session")

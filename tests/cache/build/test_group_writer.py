@@ -17,7 +17,7 @@ from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
 from cache.store.row_group import read_keys
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 
 @dataclass(frozen=True)

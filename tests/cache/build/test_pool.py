@@ -19,7 +19,7 @@ from cache.sources.samples import DataFolder, labels_of
 from cache.sources.splits import FOLDERS, SPLITS, split_name
 from cache.sources.synthetic import SyntheticSource
 from cache.store.row_group import read_keys
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 
 def test_the_pool_comes_after_train_and_has_two_names_on_disk():

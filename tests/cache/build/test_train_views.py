@@ -24,7 +24,7 @@ from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.rand_augment import draw_operations, rand_augment
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import TrainAugment, crop, normalise, resize_size
 from distill.data.batch import Share

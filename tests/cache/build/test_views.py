@@ -12,7 +12,7 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.decoding import load_rgb
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 
 @pytest.fixture

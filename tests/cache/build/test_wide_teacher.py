@@ -7,7 +7,7 @@ from helpers.caches import builder
 from helpers.teachers import save_clip
 
 from cache.sources.decoding import load_rgb
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 VISION = {"image_size": [32, 64], "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 

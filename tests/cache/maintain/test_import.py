@@ -182,7 +182,7 @@ def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, pho
     import_files(tmp_path / "cache", ImportOptions(**given, model=f"local-dir:{teacher_dir}"))
     cache = EmbeddingCache.open(tmp_path / "cache")
     assert cache.bank_names == ("labels", "descriptions")
-    from cache.teacher.open_clip_model import load_teacher
+    from cache.teacher.load import load_teacher
 
     expected = load_teacher(f"local-dir:{teacher_dir}").embed_texts(["a photo of banana"])[0][0]
     np.testing.assert_allclose(

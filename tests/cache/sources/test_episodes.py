@@ -24,7 +24,7 @@ from cache.sources.decoding import UnreadableImage
 from cache.sources.episode_texts import episode_banks
 from cache.sources.episodes import EpisodeFolder, object_name
 from cache.sources.samples import labels_of
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 from distill.demo.episodes import ID_OBJECTS, OOD_OBJECTS, draw_episodes
 
 CAMERAS = ("dict_str_base_camera", "dict_str_hand_camera")
@@ -230,7 +230,7 @@ def test_rows_are_what_the_teacher_says_of_each_camera(episodes, episode_cache, 
 
 def regions_written_out(teacher, picture):
     """Patch tokens through the final norm and the projection, pooled to 7x7, module by module."""
-    visual = teacher.model.visual
+    visual = teacher.images.network.visual
     x = visual.conv1(teacher.transform(Image.fromarray(picture))[None]).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
     x = visual.transformer(visual.ln_pre(x))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cache.teacher.open_clip_model import _transform
+from cache.teacher.open_clip_teacher import _transform
 
 from open_clip.transform import PreprocessCfg, image_transform_v2  # isort: skip
 

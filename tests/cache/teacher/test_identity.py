@@ -19,8 +19,7 @@ from cache.build.crop_views import _view
 from cache.runtime.errors import UserError
 from cache.store.spec import CacheSpec
 from cache.teacher import tokenizers
-from cache.teacher.open_clip_model import load_teacher
-from cache.teacher.text_network import text_network_of
+from cache.teacher.load import load_teacher
 from cache.teacher.text_tower import TextTower, save_text_tower
 from cache.teacher.weights import resolve
 
@@ -99,14 +98,14 @@ def test_another_vocabulary_is_another_tokenizer(teacher_dir, monkeypatch):
 
 def test_a_kept_text_tower_is_not_read_with_another_tokenizer(teacher_dir, tmp_path, monkeypatch):
     teacher = load_teacher(f"local-dir:{teacher_dir}")
-    files = save_text_tower(tmp_path, *text_network_of(teacher))
+    files = save_text_tower(tmp_path, *teacher.text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     torch.testing.assert_close(
         tower.embed(tower.tokens(["a plum"])), teacher.embed_texts(["a plum"])[0], rtol=1e-4, atol=1e-5
     )
     own = tokenizers.own_tokenizer
     monkeypatch.setattr(
-        "cache.teacher.text_network.own_tokenizer", lambda *given: (own(*given)[0], "another")
+        "cache.teacher.open_clip_texts.own_tokenizer", lambda *given: (own(*given)[0], "another")
     )
     with pytest.raises(UserError, match="the tokenizer of the open_clip that is installed is another"):
         TextTower.load(tmp_path, files=files)
@@ -177,7 +176,7 @@ def test_regions_of_a_wide_picture_lie_where_its_patches_do(tmp_path):
     embeddings, regions = teacher.embed_regions(images)
     torch.testing.assert_close(embeddings, teacher.embed_images(images))
     with torch.no_grad():
-        visual = teacher.model.visual
+        visual = teacher.images.network.visual
         tokens = []
         hook = visual.transformer.register_forward_hook(lambda module, given, output: tokens.append(output))
         visual(images)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
-from cache.teacher.open_clip_model import load_teacher
-from cache.teacher.text_network import build_text_network
+from cache.teacher.load import load_teacher
+from cache.teacher.open_clip_texts import OpenClipTexts
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -198,7 +198,11 @@ def test_a_teacher_of_the_hub_is_held_to_the_same(here, teacher, monkeypatch):
 
 def test_options_of_a_tokenizer_that_only_clean_texts_are_taken(here, teacher):
     name = changed(teacher, "text_cfg", tokenizer_kwargs={"clean": "canonicalize"})
-    assert load_teacher(name).tokenizer(["A photo!"]).equal(load_teacher(name).tokenizer(["a photo"]))
+    assert (
+        load_teacher(name)
+        .texts.tokenizer(["A photo!"])
+        .equal(load_teacher(name).texts.tokenizer(["a photo"]))
+    )
 
 
 def test_the_text_tower_of_a_cache_asks_for_nothing_either(here, trained):
@@ -211,4 +215,4 @@ def test_the_text_tower_of_a_cache_asks_for_nothing_either(here, trained):
         {"layers": 1000, "width": 4096},
     ):
         with pytest.raises((UserError, ValueError), match=r"is not|not taken|do not fit"):
-            build_text_network({**config, "text_cfg": {**config["text_cfg"], **changes}}, weights)
+            OpenClipTexts.of_kept({**config, "text_cfg": {**config["text_cfg"], **changes}}, weights)

@@ -10,7 +10,7 @@ import torch
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.load import load_teacher
 
 import open_clip  # isort: skip
 
@@ -92,7 +92,7 @@ def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
     teacher = load_teacher("ViT-B-32", pretrained=str(path))
     torch.manual_seed(0)
     expected = open_clip.create_model("ViT-B-32").visual.proj
-    torch.testing.assert_close(teacher.model.visual.proj, expected)
+    torch.testing.assert_close(teacher.images.network.visual.proj, expected)
     with pytest.raises(UserError, match="do not fit RN50"):
         load_teacher("RN50", pretrained=str(path))
 
@@ -114,7 +114,7 @@ def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_m
     with pytest.raises(UserError, match="use --model ViT-B-32-quickgelu"):
         load_teacher("ViT-B-32", pretrained=str(path))
     teacher = load_teacher("ViT-B-32-quickgelu", pretrained=str(path))
-    torch.testing.assert_close(teacher.model.visual.proj, model.visual.proj)
+    torch.testing.assert_close(teacher.images.network.visual.proj, model.visual.proj)
 
 
 @pytest.mark.parametrize(

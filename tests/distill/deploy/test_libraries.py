@@ -122,7 +122,7 @@ def test_open_clip_and_timm_say_what_the_student_says_with_their_own_preprocessi
     assert measured["texts_cosine"] > 0.999
     bank = Model.open(exported).class_set()
     np.testing.assert_allclose(clip.texts(bank.texts), bank.embeddings, atol=1e-3)
-    assert clip.teacher.model.logit_scale.exp().item() == pytest.approx(1 / info.temperature)
+    assert clip.teacher.images.network.logit_scale.exp().item() == pytest.approx(1 / info.temperature)
 
 
 @pytest.mark.long

@@ -197,7 +197,7 @@ def test_a_damaged_folder_is_refused_by_name(plain, tmp_path):
 
 
 def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, teacher_dir, tmp_path):
-    from cache.teacher.open_clip_model import load_teacher
+    from cache.teacher.load import load_teacher
 
     model = tmp_path / "model"
     shutil.copytree(plain, model)

@@ -16,8 +16,7 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.store.checksums import append_checksum
-from cache.teacher.open_clip_model import load_teacher
-from cache.teacher.text_network import text_network_of
+from cache.teacher.load import load_teacher
 from cache.teacher.text_tower import TextTower, save_text_tower
 from distill.config import PromptConfig, RunConfig
 from distill.judge.trained_run import evaluate_run
@@ -47,20 +46,22 @@ SMALL = [
 )  # fmt: skip
 def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_path, text, more):
     teacher = load_teacher(f"local-dir:{save_clip(tmp_path / 'clip', text=text, **more)}")
-    files = save_text_tower(tmp_path, *text_network_of(teacher))
+    files = save_text_tower(tmp_path, *teacher.text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(4, tower.width)
-    words = teacher.tokenizer([WORDS])
+    words = teacher.texts.tokenizer([WORDS])
     with torch.no_grad():
         learner.context.copy_(tower.network.token_embedding(words)[0, 1:5])
         learnt = LearntTexts(tower, learner, {name: name for name in NAMES})
         embeddings = learnt(NAMES, torch.empty(0))
-        expected = teacher.model.encode_text(teacher.tokenizer([f"{WORDS} {name}." for name in NAMES]))
+        expected = teacher.images.network.encode_text(
+            teacher.texts.tokenizer([f"{WORDS} {name}." for name in NAMES])
+        )
     torch.testing.assert_close(embeddings, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_reaches_the_contexts_and_nothing_of_the_tower(tmp_path, teacher_dir):
-    files = save_text_tower(tmp_path, *text_network_of(load_teacher(f"local-dir:{teacher_dir}")))
+    files = save_text_tower(tmp_path, *load_teacher(f"local-dir:{teacher_dir}").text_side().kept())
     tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(3, tower.width)
     LearntTexts(tower, learner, {"a": "apple"})(("a",), torch.empty(0)).square().sum().backward()
@@ -256,7 +257,7 @@ def run(learner):
     config = with_settings(RunConfig(), [*sys.argv[4:], f"prompts.learner={learner}", "train.epochs=1"])
     train(config, cache_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), out=Path(sys.argv[3]) / learner)
 run("none")
-assert not [m for m in ("open_clip", "cache.teacher.open_clip_model") if m in sys.modules]
+assert not [m for m in ("open_clip", "cache.teacher.load") if m in sys.modules]
 import open_clip.model
 def refuse(*args, **kwargs): raise SystemExit("an image tower was built")
 open_clip.model._build_vision_tower = refuse

@@ -299,7 +299,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "assert 'distill.train.start' in sys.modules\n"
-        "assert not [m for m in sys.modules if m.partition('.')[0] == 'open_clip' or m == 'cache.teacher.open_clip_model']\n"
+        "assert not [m for m in sys.modules if m.partition('.')[0] == 'open_clip' or m == 'cache.teacher.load']\n"
     )
     settings = [part for setting in [*SMALL, "train.epochs=1"] for part in ("--set", setting)]
     arguments = [

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from cache.teacher.short_texts import context_of, lengths
+from cache.teacher.open_clip_texts import OpenClipTexts
 
 import open_clip  # isort: skip
 
@@ -37,13 +39,12 @@ def custom(**text):
 def test_a_tower_gives_the_same_with_its_padding_cut_where_that_can_be(make, cut):
     torch.manual_seed(0)
     model = make().eval()
-    tokens = open_clip.get_tokenizer("ViT-B-32")(TEXTS, context_length=model.context_length)
+    tokenizer = partial(open_clip.get_tokenizer("ViT-B-32"), context_length=model.context_length)
+    side = OpenClipTexts.of_model(model, tokenizer, config={}, digest="")
+    tokens, counts = side.tokens(TEXTS)
     with torch.inference_mode():
         whole = model.encode_text(tokens)
-        text_lengths = lengths(model, tokens).tolist()
-        assert text_lengths == ([4, 11, 3, 77] if cut else [tokens.shape[1]] * 4)
-        for i, length in enumerate(text_lengths):
-            with context_of(model, length):
-                row = model.encode_text(tokens[i : i + 1, :length])[0]
-            torch.testing.assert_close(row, whole[i], **SUMS)
+        assert counts.tolist() == ([4, 11, 3, 77] if cut else [tokens.shape[1]] * 4)
+        for i, length in enumerate(counts.tolist()):
+            torch.testing.assert_close(side.embed(tokens[i : i + 1, :length])[0], whole[i], **SUMS)
         torch.testing.assert_close(model.encode_text(tokens), whole, **SUMS)
