@@ -12,6 +12,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    TEACHERS,
     code_option,
     device_option,
     json_option,
@@ -52,7 +53,7 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     required=True,
 )
 @option("--budget TIME", "How long it may take, such as 10m  [default: the whole recipe]", callback=_budget)
-@option("--model", "The teacher: open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default=TEACHER)
+@option("--model", TEACHERS, default=TEACHER)
 @option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
 @option(
     "--cache",

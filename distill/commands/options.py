@@ -155,6 +155,7 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return tuple(read)
 
 
+TEACHERS = "The teacher: open_clip name, timm:NAME, FILE.py:NAME, local-dir:DIR or hf-hub:ORG/REPO."
 DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
 device_option = option("--device", DEVICES, default="auto")
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
@@ -214,7 +215,7 @@ rows_options = options(
 """How a cache's rows are stored."""
 
 teacher_options = options(
-    option("--model", "open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default="ViT-L-14-quickgelu"),
+    option("--model", TEACHERS, default="ViT-L-14-quickgelu"),
     option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
     option(
         "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
@@ -234,7 +235,7 @@ teacher_options = options(
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
 
 model_teacher_options = options(
-    option("--teacher-model NAME", "The teacher: an open_clip name, local-dir:DIR, hf-hub:ID."),
+    option("--teacher-model NAME", TEACHERS),
     option("--pretrained TAG|FILE", "Its weights."),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""
