@@ -14,5 +14,6 @@ Its files::
     ray_pool                  tasks on a Ray cluster; the only importer of ray
     loader_workers            worker processes that decode
     hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
+    own_code                  code of one's own, which runs only where a command names it
     torchvision_compat        torchvision, also beside a torch that it was not compiled for
 """

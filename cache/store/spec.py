@@ -7,11 +7,14 @@ from pathlib import PurePath
 from typing import Any
 
 from cache.runtime.atomic_files import digest
+from cache.runtime.own_code import own_code_in
 from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 
 # Kinds of model names that bring their own weights.
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
+# What goes before a name of timm's.
+TIMM = "timm:"
 # What stands for weights where rows were made elsewhere.
 IMPORTED = "imported"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
@@ -59,6 +62,8 @@ class TeacherSpec:
 def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
     model, pretrained = teacher["model"], PurePath(teacher["pretrained"]).name
+    if own := own_code_in(model):
+        model = f"{own[0].name}:{own[1]}"
     prefix = LOCAL_DIR if model.startswith(LOCAL_DIR) else ""
     if prefix or PurePath(model).is_absolute():  # open_clip's own names may have a slash
         model = f"{prefix}{PurePath(model.removeprefix(prefix)).name}"

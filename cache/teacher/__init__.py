@@ -6,11 +6,14 @@ Its files::
     teacher, text_side        the teacher: images and texts -> embeddings; what an adapter brings for each
     open_clip_teacher         open_clip's models, and
     open_clip_texts           what reads their texts, also alone, as a cache keeps it
+    timm_teacher, timm_weights   timm's models, of images alone; their weights and config
+    own_teacher               what a Python file makes that the command names
     weights, config_checks    open_clip's: from a name to a file of weights; what a config may ask for
-    weight_files              such a file -> tensors, and nothing else that it may hold
+    weight_files              such a file into a network of open_clip's
+    state_files               any file of weights -> tensors, and nothing else that it may hold
     model_files               the files of a folder or repository, and whose config lies there
     any_shape                 what it does to pictures, thin ones too
-    precision                 in which numbers and layout it computes
+    image_towers              in which numbers and layout they compute; their patches
     tokenizers                what texts are cut into tokens by, and the digest that names it
     text_tower                the tower that a cache keeps, for prompt learning
     templates                 sets of templates that open_clip has, by name

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError
-from cache.store.spec import HF_HUB, LOCAL_DIR
+from cache.runtime.own_code import own_code_in
+from cache.store.spec import HF_HUB, LOCAL_DIR, TIMM
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, config_of
 from cache.teacher.teacher import Asked, Teacher
 
@@ -33,8 +35,8 @@ def load_teacher(
     Parameters
     ----------
     model
-        A name of open_clip (``ViT-L-14-quickgelu``), or ``local-dir:FOLDER`` or ``hf-hub:ORG/REPO``, whose
-        config says which library it is of.
+        A name of open_clip (``ViT-L-14-quickgelu``); ``timm:NAME``, of images alone; ``local-dir:FOLDER`` or
+        ``hf-hub:ORG/REPO``, whose config says which library it is of; or ``FILE.py:NAME``, which is run.
     pretrained
         A tag of that model (``openai``) or a checkpoint file; left out where the model brings its own.
     preprocessing
@@ -70,6 +72,14 @@ def load_teacher(
 
 def _adapter(model: str, pretrained: str | None) -> Callable[[Asked], Teacher]:
     """Return what loads a teacher of that name. Each library takes seconds to import."""
+    if own_code_in(model):
+        from cache.teacher.own_teacher import load_own
+
+        return load_own
+    if model.startswith(TIMM):
+        from cache.teacher.timm_teacher import load_timm
+
+        return load_timm
     if model.startswith((LOCAL_DIR, HF_HUB)):
         if pretrained:
             raise UserError(
@@ -78,19 +88,23 @@ def _adapter(model: str, pretrained: str | None) -> Callable[[Asked], Teacher]:
             )
         name, config = config_of(model)
         if name != OPEN_CLIP_CONFIG:
-            return _by_config(model, config.get("model_type"))
+            return _by_config(model, config)
     from cache.teacher.open_clip_teacher import load_open_clip
 
     return load_open_clip
 
 
-def _by_config(model: str, kind: object) -> Callable[[Asked], Teacher]:
-    """Return what loads a folder whose ``config.json`` calls its model of that kind."""
-    home = "cache.teacher.transformers_teacher"
+def _by_config(model: str, config: dict[str, Any]) -> Callable[[Asked], Teacher]:
+    """Return what loads a folder of that ``config.json``."""
+    home, kind = "cache.teacher.transformers_teacher", config.get("model_type")
+    if "architecture" in config:
+        from cache.teacher.timm_teacher import load_timm
+
+        return load_timm
     if kind in OF_TRANSFORMERS and find_spec(home):
         load: Callable[[Asked], Teacher] = import_module(home).load_transformers
         return load
     raise UserError(
         f"{model} is a model of another kind ({f'model_type {kind!r:.40}' if kind else 'it names none'})",
-        fix="give a model of open_clip.",
+        fix=f"give a model of open_clip or timm, or of transformers' {', '.join(OF_TRANSFORMERS)}.",
     )

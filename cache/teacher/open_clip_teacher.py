@@ -27,9 +27,9 @@ from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
 from cache.teacher.config_checks import checked_preprocessing, sides_of
+from cache.teacher.image_towers import chosen_precision, in_its_layout, patch_tokens_of_timm
 from cache.teacher.model_files import OPEN_CLIP_CONFIG
 from cache.teacher.open_clip_texts import OpenClipTexts
-from cache.teacher.precision import chosen_precision, in_its_layout
 from cache.teacher.teacher import Asked, PatchTokens, Teacher
 from cache.teacher.tokenizers import load_tokenizer
 from cache.teacher.weight_files import load_into
@@ -54,12 +54,11 @@ class OpenClipImages:
     def patch_tokens(self) -> PatchTokens | None:
         """Return where the patches' embeddings come from; None of no ViT or other pooling."""
         visual: Any = self.network.visual
-        trunk: Any = getattr(visual, "trunk", None)
         if isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None:
             return visual.transformer, lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj
-        if hasattr(trunk, "num_prefix_tokens") and getattr(trunk, "attn_pool", None) is None:
-            first = trunk.num_prefix_tokens
-            return trunk.norm, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
+        if found := patch_tokens_of_timm(getattr(visual, "trunk", None)):
+            norm, project = found
+            return norm, lambda tokens: visual.head(project(tokens))
         return None
 
     @property

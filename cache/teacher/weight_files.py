@@ -1,9 +1,8 @@
-"""A file of weights -> tensors, and nothing else that it may hold."""
+"""A file of open_clip's weights into its network, and nothing else that the file may hold."""
 
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,13 @@ import open_clip
 from open_clip.convert import convert_state_dict, load_big_vision_weights
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
-from cache.runtime.atomic_files import sha256_of
-from cache.runtime.errors import UserError
+from cache.teacher.state_files import (
+    is_torchscript,
+    read_state,
+    refuse_torchscript,
+    sha256_of_weights,
+    state_in,
+)
 
 # What OpenAI's archives hold beside their weights.
 SIZES = ("input_resolution", "context_length", "vocab_size")
@@ -60,42 +64,18 @@ def load_into(network: nn.Module, weights: Path, sha256: str) -> None:
 
 
 def _state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
-    state: Any
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    elif is_torchscript(path):
-        _check_torchscript(path, sha256)
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-        state = {name: value for name, value in state.items() if name not in SIZES}
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("it holds no state dict")
-    # What DistributedDataParallel puts before every name.
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def is_torchscript(path: Path) -> bool:
-    """Say whether a file may be a TorchScript archive, which torch runs when it loads it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+    if not is_torchscript(path):
+        return read_state(path)
+    _check_torchscript(path, sha256)
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    return state_in({name: value for name, value in state.items() if name not in SIZES})
 
 
 def _check_torchscript(path: Path, sha256: str) -> None:
     """Raise a UserError unless a TorchScript archive is one of OpenAI's, by its checksum."""
     # They stand in the addresses that open_clip has of them.
     if sha256 not in {Path(url).parent.name for url in _urls() if "/openaipublic." in url}:
-        raise UserError(
-            f"{path} looks like a TorchScript archive, which is a program, and is none of OpenAI's own "
-            f"(sha256 {sha256[:16]}...)",
-            fix="save the model's state dict as .safetensors where you trust it, and give that.",
-        )
+        refuse_torchscript(path, sha256)
 
 
 def _urls() -> frozenset[str]:
@@ -106,18 +86,12 @@ def _urls() -> frozenset[str]:
 def checked_sha256(file: Path) -> str:
     """Return the SHA-256 of weights that hold no program, having compared it with what their name says of it.
 
-    The hub keeps a file under its checksum, and open_clip's releases carry the first digits in their names.
+    open_clip's releases carry the first digits in their names. UserError as
+    :func:`cache.teacher.state_files.sha256_of_weights`.
     """
-    sha256 = sha256_of(file)
-    blob = file.resolve().name
     is_release = any(Path(url).name == file.name for url in _urls())
     released = re.search(r"-([0-9a-f]{8})\.pth?$", file.name) if is_release else None
-    wanted = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else released[1] if released else ""
-    if not sha256.startswith(wanted):
-        raise UserError(
-            f"the weights {file} differ from their checksum ({sha256[:16]}..., expected {wanted[:16]})",
-            fix="remove the file and fetch it again.",
-        )
+    sha256 = sha256_of_weights(file, begins=released[1] if released else "")
     if is_torchscript(file):
         _check_torchscript(file, sha256)
     return sha256

@@ -18,12 +18,13 @@ import open_clip
 from open_clip.factory import get_model_config
 
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import CacheMismatch, UserError, nearest_names, reason_of
+from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
 from cache.teacher.kinds import KINDS, near_teachers
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
-from cache.teacher.weight_files import checked_sha256, is_torchscript
+from cache.teacher.state_files import check_asked, is_torchscript
+from cache.teacher.weight_files import checked_sha256
 
 # Of a model's tags that an error lists; a model may have thirty.
 TAGS = 8
@@ -65,11 +66,7 @@ def resolve(model: str, pretrained: str | None, *, weights_sha256: str | None = 
         source = _from_local_dir(model) if model.startswith(LOCAL_DIR) else _from_hub(model)
     else:
         source = _from_name(open_clip_name(model), pretrained)
-    if weights_sha256 is not None and source.weights_sha256 != weights_sha256:
-        raise CacheMismatch(
-            f"the weights {source.weights} are not the ones that were asked for (their checksum differs)",
-            fix="give the teacher that the embeddings are of.",
-        )
+    check_asked(source.weights, source.weights_sha256, weights_sha256)
     return source
 
 

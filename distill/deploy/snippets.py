@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from cache.runtime.own_code import own_code_in
 from distill.deploy.info import ONNX, WEIGHTS, ModelInfo
 from distill.deploy.timm_student import OPEN_CLIP
 from distill.settings import parsed_value
 from distill.student.architecture import torchvision_arguments
 from distill.student.names import TIMM, TORCHVISION, resolve
-from distill.student.own_code import own_code_in
 from distill.student.stages import LINEAR
 
 TFLITE_FILE = "model.tflite"

@@ -11,11 +11,11 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.own_code import OwnCode
 from distill.config import SCRATCH
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.settings import parsed_value
 from distill.student.names import HUB, OWN, TIMM, TORCHVISION, resolve, timm_module, torchvision_models
-from distill.student.own_code import OwnCode
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
 # pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
@@ -147,7 +147,7 @@ class Architecture:
 
     def _of_own(self, outputs: int) -> nn.Module:
         assert self.code is not None
-        build = self.code.function(self.name)
+        build = self.code.function(self.name, makes="a student", takes="the embedding's size")
         try:
             student = build(outputs, **self.arguments)
         except Exception as error:  # the user's own code may raise anything

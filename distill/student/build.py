@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import CacheMismatch, UserError, reason_of
+from cache.runtime.own_code import OwnCode, own_code_in
 from distill.config import PRETRAINED, SCRATCH, StudentConfig
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.student.architecture import START, Architecture, Hub, published_normalisation
 from distill.student.names import HUB, TIMM, TORCHVISION, resolve
-from distill.student.own_code import OwnCode, own_code_in
 from distill.student.weights_files import OTHER_START, WeightsFile, load_backbone
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from types import ModuleType
 
 from cache.runtime.errors import UserError, nearest_names
-from distill.student.own_code import own_code_in
+from cache.runtime.own_code import own_code_in
 
 TORCHVISION, TIMM, HUB, OWN = "torchvision", "timm", "hf-hub", "own"
 _VIT_MARKS = (

@@ -17,6 +17,7 @@ from cache.runtime.atomic_files import is_leftover, remove_temporaries, replacin
 from cache.runtime.errors import CacheMismatch, UserError, reason_of
 from cache.runtime.locks import only_writer
 from cache.runtime.machine_limits import cores
+from cache.runtime.own_code import own_code_in
 from cache.runtime.signals import PARENT
 from distill.data.folders import Data, given_of, open_folder
 from distill.data.identity_reader import IdentityReader
@@ -27,7 +28,6 @@ from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
-from distill.student.own_code import own_code_in
 from distill.sweep.plan import SWEEP, PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import cli
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.own_code import OwnCode
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
@@ -22,7 +23,6 @@ from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.student.build import Origin, build_student
-from distill.student.own_code import OwnCode
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
 from distill.sweep.together import groups_of

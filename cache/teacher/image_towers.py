@@ -1,9 +1,13 @@
-"""In which numbers and in which layout a teacher's image tower computes."""
+"""What image towers of several libraries have in common: numbers, layout, patch tokens."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from cache.teacher.teacher import PatchTokens
 
 
 def chosen_precision(wanted: str, device: torch.device) -> str:
@@ -25,3 +29,19 @@ def in_its_layout(tower: nn.Module) -> bool:
         return False
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return True
+
+
+def patch_tokens_of_timm(trunk: Any) -> PatchTokens | None:
+    """Return where the patches' embeddings of a ViT of timm's come from; None of any other network.
+
+    Each goes through what its pooled token goes through after the pooling; learnt pooling has no such.
+    """
+    if not hasattr(trunk, "num_prefix_tokens") or getattr(trunk, "attn_pool", None) is not None:
+        return None
+    first = trunk.num_prefix_tokens
+
+    def project(tokens: Tensor) -> Tensor:
+        projected: Tensor = trunk.head(trunk.fc_norm(tokens[:, first:]))
+        return projected
+
+    return trunk.norm, project
