@@ -17,7 +17,11 @@ from open_clip.factory import get_model_config
 from cache.teacher.kinds import near_teachers
 
 PAGE = (ROOT / "docs/teachers.md").read_text(encoding="utf-8")
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if "| `" in line]
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if re.match("[|] `(?!--)", line)
+]
 OF_TIMM = [row for row in ROWS if row[0].startswith("`timm:")]
 OF_OPEN_CLIP = [row for row in ROWS if row not in OF_TIMM]
 # By the first word of a licence here, what timm calls it.
@@ -63,6 +67,7 @@ def test_every_number_on_the_page_has_a_source_and_every_licence_a_place():
     [
         ("ViT-L-14-quickgel", "did you mean 'ViT-L-14-quickgelu'"),
         ("siglip", "'ViT-B-16-SigLIP'"),
+        ("vit_small_patch14_dinov2", "did you mean 'timm:vit_small_patch14_dinov2'"),
         ("dinov2", "'timm:vit_base_patch14_dinov2'"),
         ("zzzqqq", ""),
     ],

@@ -16,16 +16,13 @@ MOST = 3
 
 
 def near_teachers(name: str) -> str:
-    """Return ``did you mean 'x' or 'y'? `` for open_clip's models near a name, else timm's; or nothing.
+    """Return ``did you mean 'x' or 'y'? `` for models of open_clip and timm near a name; or nothing.
 
     A part of a name will do: ``dinov2``.
     """
-    of_timm = [f"timm:{model}" for model in timm.list_models()]
-    for models in (open_clip.list_models(), of_timm):
-        if near := nearest_names(name, models):
-            return near
-    part = name.casefold()
-    having = [model for model in (*open_clip.list_models(), *of_timm) if part and part in model.casefold()]
-    # The plainest first: names grow with what is special.
-    having.sort(key=len)
+    models = [*open_clip.list_models(), *(f"timm:{model}" for model in timm.list_models())]
+    if near := nearest_names(name, models):
+        return near
+    having = [model for model in models if name.casefold() in model.casefold()]
+    having.sort(key=len)  # the plainest first: names grow with what is special
     return f"did you mean {' or '.join(map(quoted, having[:MOST]))}? " if having else ""
