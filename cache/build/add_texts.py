@@ -17,7 +17,7 @@ from cache.sources.class_texts import BankTexts, class_names_of, template_bank
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedBank
-from cache.store.spec import PRECISIONS
+from cache.store.spec import PRECISIONS, SQUASH
 from cache.store.text_banks import add_bank, words_of_labels
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
@@ -143,6 +143,7 @@ def given_teacher(
     teacher = load_teacher(
         model,
         pretrained=pretrained,
+        preprocessing=SQUASH if spec.preprocessing == SQUASH else "model",
         precision=spec.precision if spec.precision in PRECISIONS else "auto",
         device=device,
         weights_sha256=None if cache.is_imported else spec.weights_sha256,

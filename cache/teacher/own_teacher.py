@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.own_code import OwnCode, own_code_in
+
+# Before the file, which may import torchvision itself.
+from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 from cache.store.spec import TeacherSpec
 from cache.teacher.image_towers import chosen_precision
 from cache.teacher.state_files import check_asked

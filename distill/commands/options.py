@@ -155,7 +155,7 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return tuple(read)
 
 
-TEACHERS = "The teacher: open_clip name, timm:NAME, FILE.py:NAME, local-dir:DIR or hf-hub:ORG/REPO."
+TEACHERS = "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run."
 DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
 device_option = option("--device", DEVICES, default="auto")
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
@@ -235,7 +235,7 @@ teacher_options = options(
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
 
 model_teacher_options = options(
-    option("--teacher-model NAME", TEACHERS),
+    option("--teacher-model NAME", "The teacher, named as for cache-features --model."),
     option("--pretrained TAG|FILE", "Its weights."),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""
