@@ -12,7 +12,6 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
-    TEACHERS,
     code_option,
     device_option,
     json_option,
@@ -53,7 +52,11 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     required=True,
 )
 @option("--budget TIME", "How long it may take, such as 10m  [default: the whole recipe]", callback=_budget)
-@option("--model", TEACHERS, default=TEACHER)
+@option(
+    "--model",
+    "The teacher, which reads texts: open_clip name, local-dir:FOLDER, hf-hub:ORG/REPO or FILE.py:NAME.",
+    default=TEACHER,
+)
 @option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
 @option(
     "--cache",
