@@ -18,6 +18,10 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
     # Of 'python -m cli' the working folder, where a cache.py of the user's own may lie.
     del sys.path[0]
 
+if sys.platform == "darwin":
+    # Torch reads it when it is loaded: what Apple's GPUs cannot compute is then computed on the CPU.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 import click
 
 from cache.runtime.errors import UserError, nearest_names, printable

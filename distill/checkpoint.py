@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cache.runtime.atomic_files import replacing
+from cache.runtime.devices import widest_float
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
@@ -46,7 +47,10 @@ def _loaded(path: Path, device: torch.device | str) -> Any:
         # torch itself compares none.
         sound = matches_appended_checksum(path)
         if sound:
-            return torch.load(path, map_location=device, weights_only=True)
+            there = torch.device(device)
+            if widest_float(there) == torch.float64:
+                return torch.load(path, map_location=there, weights_only=True)
+            return _narrowed(torch.load(path, map_location="cpu", weights_only=True), there)
         problem = NO_CHECKSUM if sound is None else "it differs from its checksum"
     # Nothing of ours is called in there; of a file made on purpose torch's reader raises whatever there is.
     except Exception as error:
@@ -57,6 +61,15 @@ def _loaded(path: Path, device: torch.device | str) -> Any:
         f"the checkpoint {path} is damaged ({problem})",
         fix="restore it from a copy, or move it away and train the run again.",
     )
+
+
+def _narrowed(value: Any, device: torch.device) -> Any:
+    """Return what a checkpoint holds with its tensors on a device that has no float64: these in float32."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, torch.float32 if value.dtype == torch.float64 else value.dtype)
+    if isinstance(value, dict):
+        return {key: _narrowed(item, device) for key, item in value.items()}
+    return [_narrowed(item, device) for item in value] if isinstance(value, list) else value
 
 
 def weights_digest(state: Mapping[str, Any]) -> str:

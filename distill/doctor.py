@@ -110,6 +110,8 @@ def _gpus() -> list[Finding] | Finding:
     import torch
 
     cuda = torch.version.cuda
+    if torch.backends.mps.is_available():
+        return Finding(name="GPU", text="Apple's (mps); precision auto is float32")
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {cuda}" if cuda else "a torch for the CPU"
         return Finding(name="GPU", text=f"none in use ({built})")

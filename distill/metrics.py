@@ -171,9 +171,9 @@ class ClassCounts:
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count one batch: scores [B, C], labels int64 [B], of which -1 (none) counts nothing."""
-        has, label = (labels >= 0).double(), labels.clamp(min=0)
+        has, label = (labels >= 0).to(self.seen_C), labels.clamp(min=0)
         self.seen_C.index_add_(0, label, has)
-        self.right_C.index_add_(0, label, (scores.argmax(dim=1) == labels).double())
+        self.right_C.index_add_(0, label, (scores.argmax(dim=1) == labels).to(self.right_C))
 
     def state(self) -> dict[str, Tensor]:
         """Return both counts."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import sys
 
 import torch
+from torch import Tensor
 
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import cores
@@ -18,8 +20,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+    """Return the device called ``name``; ``auto`` is CUDA where there is one, else Apple's GPU, else the CPU.
 
+    Apple's (``mps``) is taken unasked because it would idle otherwise, and computes in float32 as the CPU
+    beside it. Not by several processes: it is one, and gloo, which joins them there, carries no tensor of it.
     Under torchrun, where no GPU is named by its number, every process gets its own.
 
     Raises
@@ -28,7 +32,7 @@ def choose_device(name: str) -> torch.device:
         If there is no such device.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = _best_device()
     if name.startswith("cuda:") and processes_here() > 1:
         raise UserError(
             f"the device {name} was asked for by {processes_here()} processes",
@@ -39,7 +43,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
+        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"the device {name} was asked for, but this torch sees none", fix="use cpu or auto.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -47,9 +51,39 @@ def choose_device(name: str) -> torch.device:
             f"the device {name} was asked for, but there are {torch.cuda.device_count()} GPUs here",
             fix="start at most one process a GPU.",
         )
-    if device.type not in ("cpu", "cuda") and not _computes(device):
+    if device.type == "mps":
+        _check_mps(name)
+    elif device.type not in ("cpu", "cuda") and not _computes(device):
         raise UserError(f"the device {name} was asked for, but this torch has none", fix="use cpu or auto.")
     return device
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() and processes_here() == 1 else "cpu"
+
+
+def _check_mps(name: str) -> None:
+    """Raise a UserError unless this process can have Apple's GPU."""
+    if processes_here() > 1:
+        raise UserError(
+            f"the device {name} was asked for by {processes_here()} processes, and Apple's GPU is one",
+            fix="start one process, or use cpu.",
+        )
+    if not torch.backends.mps.is_available():
+        built = "needs macOS on Apple silicon" if torch.backends.mps.is_built() else "is not in this torch"
+        raise UserError(f"the device {name} was asked for, which {built}", fix="use cpu or auto.")
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return what sums on a device are kept in: float64, or float32 on Apple's GPUs, which have no wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, where it is, or on the CPU if its device has no float64."""
+    return (tensor if widest_float(tensor.device) == torch.float64 else tensor.cpu()).double()
 
 
 def _computes(device: torch.device) -> bool:
@@ -62,13 +96,18 @@ def _computes(device: torch.device) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Make sure that torch.compile can work: for the CPU it writes C++.
+    """Make sure that torch.compile can work: for the CPU it writes C++, for CUDA Triton.
 
     Raises
     ------
     UserError
-        If the C++ compiler that torch would call is not there.
+        If the C++ compiler that torch would call is not there, or Triton is not installed.
     """
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError(
+            "torch.compile needs Triton on a GPU, and it is not installed",
+            fix="pip install triton, or leave compiling out.",
+        )
     if device.type != "cpu":
         return
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
@@ -97,7 +136,7 @@ def default_workers(device: torch.device) -> int:
 
     The processes of one machine's torchrun share the cores.
     """
-    return max(1, min(cores() // processes_here(), 16)) if device.type == "cuda" else 1
+    return max(1, min(cores() // processes_here(), 16)) if device.type != "cpu" else 1
 
 
 def keep_freed_memory(device: torch.device) -> None:

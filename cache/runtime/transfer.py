@@ -1,4 +1,4 @@
-"""Tensors between the computer's memory and a GPU, without waiting; on the CPU plainly."""
+"""Tensors and networks between the computer's memory and a GPU, without waiting; on the CPU plainly."""
 
 from __future__ import annotations
 
@@ -7,16 +7,38 @@ from functools import lru_cache
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from cache.runtime.errors import UserError, reason_of
 
 Item = TypeVar("Item")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``; a copy to a GPU is from pinned memory and is not waited for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    """Return a tensor on ``device``; a copy to CUDA is from pinned memory and is not waited for.
+
+    To any other device it is: Apple's GPUs read memory that was freed before they came to a copy that nobody
+    waited for (pytorch/pytorch#189690).
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def put_on(network: nn.Module, device: torch.device, name: str) -> nn.Module:
+    """Return a network that was loaded on the CPU, on the device: what fails here is not its weights' fault.
+
+    UserError if the device has no room for it, or not its kind of numbers.
+    """
+    try:
+        return network.to(device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"{name} could not be put on the device {device} ({reason_of(error)})",
+            fix="free the device's memory, choose a smaller teacher, or use --device cpu.",
+        ) from error
 
 
 def moved_beside(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

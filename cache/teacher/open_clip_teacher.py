@@ -23,6 +23,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.hub_models import check_text_model, lacks_package
 from cache.runtime.system_errors import read_error
+from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
 from cache.teacher.config_checks import checked_preprocessing, sides_of
@@ -136,9 +137,7 @@ def network_of(config: dict[str, Any], **options: Any) -> nn.Module:
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
     asked = checked_preprocessing(source.preprocessing, where=source.name)
     try:
-        network = network_of(
-            source.config, precision=PRECISIONS[precision], device=device, force_preprocess_cfg=asked
-        )
+        network = network_of(source.config, precision=PRECISIONS[precision], force_preprocess_cfg=asked)
         load_into(network, source.weights, source.weights_sha256)
     except UserError:
         raise
@@ -150,7 +149,7 @@ def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Mo
             f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
             fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
         ) from error
-    return network.eval().requires_grad_(False)
+    return put_on(network.eval().requires_grad_(False), device, source.name)
 
 
 def _check_text_tower(source: TeacherSource) -> None:

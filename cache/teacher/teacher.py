@@ -102,12 +102,13 @@ class Teacher:
             embeddings = self.embed_images(images_B3HW)
         finally:
             hook.remove()
-        patches = project(tokens[0]).float()
+        # On the CPU: Apple's GPUs pool to sides alone that divide the grid's.
+        patches = project(tokens[0]).float().cpu()
         count, (height, width) = patches.shape[1], images_B3HW.shape[2:]
         down = round(math.sqrt(count * height / width))  # patches are square
         grid = patches.transpose(1, 2).unflatten(2, (down, count // down))
         pooled = F.adaptive_avg_pool2d(grid, REGIONS_PER_SIDE)
-        return embeddings, pooled.flatten(2).transpose(1, 2).cpu()
+        return embeddings, pooled.flatten(2).transpose(1, 2)
 
     def _patch_tokens(self) -> PatchTokens:
         found = self.images.patch_tokens()

@@ -21,10 +21,13 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
+from cache.teacher.kinds import KINDS, near_teachers
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.state_files import check_asked, is_torchscript
 from cache.teacher.weight_files import checked_sha256
 
+# Of a model's tags that an error lists; a model may have thirty.
+TAGS = 8
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 
 
@@ -86,8 +89,7 @@ def open_clip_name(model: str) -> str:
     if name not in open_clip.list_models():
         raise UserError(
             f"no teacher is called {model!r}",
-            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or "
-            "hf-hub:ORG/REPO.",
+            fix=f"{near_teachers(name)}give {KINDS}.",
         )
     return name
 
@@ -136,7 +138,8 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
 
 
 def _tags_or_file(tags: Sequence[str]) -> str:
-    return f"a checkpoint file or one of {', '.join(tags)}" if tags else "a checkpoint file"
+    more = f" and {len(tags) - TAGS} more" if len(tags) > TAGS else ""
+    return f"a checkpoint file or one of {', '.join(tags[:TAGS])}{more}" if tags else "a checkpoint file"
 
 
 def _refuse_weights_name(name: str, pretrained: str, tags: Sequence[str]) -> None:

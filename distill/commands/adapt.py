@@ -52,7 +52,11 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     required=True,
 )
 @option("--budget TIME", "How long it may take, such as 10m  [default: the whole recipe]", callback=_budget)
-@option("--model", "The teacher, named as for cache-features; it has to read texts.", default=TEACHER)
+@option(
+    "--model",
+    "The teacher, which reads texts: open_clip name, local-dir:FOLDER, hf-hub:ORG/REPO or FILE.py:NAME.",
+    default=TEACHER,
+)
 @option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
 @option(
     "--cache",

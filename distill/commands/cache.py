@@ -14,6 +14,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    TEACHERS,
     device_option,
     given_options,
     json_option,
@@ -313,7 +314,7 @@ def _without(manifest: Manifest, pictures: bool) -> str:
 @option("--label2text", "Class names  [default: those that the cache was made with]", FILE)
 @option("--run", "In place of texts, the prompts that this run learnt.", EXISTING_FOLDER)
 @option("--teacher", "Whose texts they are: an added teacher's name.", default="main")
-@option("--model", "The teacher, where the cache keeps no text tower; as for cache-features.")
+@option("--model", f"{TEACHERS[:-1]}; where the cache keeps no text tower.")
 @option("--pretrained", "Its weights.")
 @option("--replace replaces", "Let them take the place of a bank of that name and other texts.", bool)
 @device_option

@@ -155,7 +155,8 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return tuple(read)
 
 
-DEVICES = "auto, cpu, cuda, cuda:N."
+TEACHERS = "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run."
+DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
 device_option = option("--device", DEVICES, default="auto")
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
 label2text_option = option(
@@ -214,11 +215,7 @@ rows_options = options(
 """How a cache's rows are stored."""
 
 teacher_options = options(
-    option(
-        "--model",
-        "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run.",
-        default="ViT-L-14-quickgelu",
-    ),
+    option("--model", TEACHERS, default="ViT-L-14-quickgelu"),
     option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
     option(
         "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"

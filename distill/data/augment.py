@@ -156,4 +156,17 @@ def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
         dim=1,
     )
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
-    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled(images.float(), grid, border=images.device.type != "mps")
+
+
+def sampled(images: Tensor, grid: Tensor, *, border: bool = True) -> Tensor:
+    """Return images [B, 3, R, R] at the places of a grid [B, S, S, 2] (bilinear); the edge goes on outside.
+
+    Without ``border`` the same, to rounding, by places that are moved onto the edge: Apple's GPUs had no
+    border in ``grid_sample`` for long.
+    """
+    mode = "border"
+    if not border:
+        edge = 1 - 1 / images.shape[-1]
+        grid, mode = grid.clamp(-edge, edge), "zeros"
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=mode, align_corners=False)

@@ -13,24 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache.runtime.devices import widest_float
 from distill.metrics import torchmetrics_classification
 from distill.robotics.scores import scores
+
+CPU = torch.device("cpu")
 
 
 @dataclass(kw_only=True)
 class ObjectCounts:
     """Right and wrong decisions over objects and episodes, counted on the device.
 
-    ``counts_4`` float64: true positives, false positives, true negatives, false negatives.
+    ``counts_4``, as :func:`cache.runtime.devices.widest_float`: true positives, false positives, true
+    negatives, false negatives.
     """
 
     counts_4: Tensor
     threshold: float = 0.5
 
     @classmethod
-    def none(cls, device: torch.device | str = "cpu", *, threshold: float = 0.5) -> ObjectCounts:
+    def none(cls, device: torch.device = CPU, *, threshold: float = 0.5) -> ObjectCounts:
         """Return counts of nothing."""
-        return cls(counts_4=torch.zeros(4, dtype=torch.float64, device=device), threshold=threshold)
+        zeros = torch.zeros(4, dtype=widest_float(device), device=device)
+        return cls(counts_4=zeros, threshold=threshold)
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count scores [B, C] in 0..1 against labels [B, C] of 0 and 1."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
+from cache.runtime.devices import widest_float
 from cache.sources.samples import DataFolder
 from distill.config import RunConfig
 from distill.data.augment import TrainAugment
@@ -154,5 +155,6 @@ class PhotoModel:
         """Return an epoch's counts, which go on from ``state``; that may be empty."""
         if state:
             return ClassCounts(**state)
-        zeros = torch.zeros(len(self.class_names), dtype=torch.float64, device=self.device)
+        kind = widest_float(self.device)
+        zeros = torch.zeros(len(self.class_names), dtype=kind, device=self.device)
         return ClassCounts(right_C=zeros, seen_C=zeros.clone())

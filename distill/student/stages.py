@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cache.runtime.devices import in_float64
 from cache.runtime.errors import UserError
 from distill.config import HEADS
 from distill.student.build import made_of
@@ -58,8 +59,8 @@ class Standardise(nn.Module):
 
     def folded_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return a linear layer's weight [D, F] and bias [D], float64, for features as they are."""
-        plain = weight.double() / self.scale.double()
-        return plain, bias.double() - plain @ self.mean.double()
+        plain = in_float64(weight) / in_float64(self.scale)
+        return plain, in_float64(bias) - plain @ in_float64(self.mean)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features [B, F] as the head takes them."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cache.runtime.devices import widest_float
 from distill.judge.model import Model
 from distill.metrics import ClassCounts
 from distill.robotics.metrics import ObjectCounts
@@ -35,7 +36,8 @@ class EpochSums:
         """Add a batch's losses, and count its scores."""
         self.images += len(labels)
         for name, value in losses.items():
-            self.losses[name] = self.losses.get(name, 0) + value.detach().double() * len(labels)
+            wide = value.detach().to(widest_float(value.device))
+            self.losses[name] = self.losses.get(name, 0) + wide * len(labels)
         self.counts.add(scores, labels)
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A loss that is not finite stops a run before the step, without waiting for a GPU at every step."""
+"""A loss that is not finite stops a run before the step, without waiting for CUDA at every step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cache.runtime.errors import UserError
 from distill.record.run_files import LAST
 from distill.train.session import Position, Session
 
-# How many steps a GPU may be ahead of the look at its losses.
+# How many steps CUDA may be ahead of the look at its losses.
 STEPS_BETWEEN_LOOKS = 50
 
 
 class FiniteGuard:
     """Remembers the first loss of an epoch that is not finite.
 
-    On the CPU it is looked at in every step. A GPU would have to be waited for; so there the mark stays on
-    the device, fused optimisers skip their steps while it stands (as a gradient scaler has them do), and it
-    is looked at now and then, and always before anything is saved.
+    It is looked at in every step. But CUDA would have to be waited for; so there the mark stays on the
+    device, fused optimisers skip their steps while it stands (as a gradient scaler has them do), and it is
+    looked at now and then, and always before anything is saved.
     """
 
     def __init__(self, session: Session, out: Path) -> None:
@@ -42,12 +42,12 @@ class FiniteGuard:
             for name, value in losses.items()
         }
         self._bad = torch.maximum(self._bad, now)
-        if self.device.type == "cpu" or position.step % STEPS_BETWEEN_LOOKS == 0:
+        if self.device.type != "cuda" or position.step % STEPS_BETWEEN_LOOKS == 0:
             self.check(position, batches)
 
     def skip_bad_steps(self) -> None:
         """Have a fused optimiser skip its steps while the mark stands, where no gradient scaler does."""
-        if self.device.type != "cpu" and not self.session.scaler.is_enabled():
+        if self.device.type == "cuda" and not self.session.scaler.is_enabled():
             self.session.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
     def check(self, position: Position, batches: Sequence[Any]) -> None:

@@ -144,7 +144,7 @@ def standardise(data: HeadData) -> Rows:
         return rows
     moments = moments_of(rows)
     standard.fit(moments.mean, moments.deviation)
-    mean, scale = standard.mean.double().cpu(), standard.scale.double().cpu()
+    mean, scale = standard.mean.cpu().double(), standard.scale.cpu().double()
 
     def read(at: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         features, targets = rows.read(at)

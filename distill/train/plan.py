@@ -154,5 +154,5 @@ def _seconds_of_image(session: Session) -> float:
 
 
 def _wait(session: Session) -> None:
-    if session.model.device.type == "cuda":
-        torch.cuda.synchronize(session.model.device)
+    if session.model.device.type != "cpu":
+        torch.accelerator.synchronize(session.model.device)

@@ -12,6 +12,7 @@ from distill.data.augment import (
     eval_transform,
     normalise,
     resize_size,
+    sampled,
 )
 from distill.data.normalisation import IMAGENET
 
@@ -177,3 +178,10 @@ def test_a_state_of_the_generator_gives_the_same_images_on_the_gpu(images, polic
     augment = TrainAugment(image_size=32, policy=policy)
     there = augment(images.cuda(), generator()).cpu()
     torch.testing.assert_close(there, augment(images, generator()), atol=1e-2, rtol=1e-3)
+
+
+def test_without_a_border_the_edge_goes_on_all_the_same(images):
+    grid = torch.rand(8, 20, 20, 2, generator=generator()) * 2.6 - 1.3
+    torch.testing.assert_close(
+        sampled(images.float(), grid, border=False), sampled(images.float(), grid), atol=0.01, rtol=0
+    )

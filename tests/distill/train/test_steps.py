@@ -7,13 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.runs import SMALL, lines, numbers, weights
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cache.runtime.devices import widest_float
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.judge.evaluate import metrics_of
 from distill.judge.trained_run import evaluate_run
+from distill.metrics import ClassCounts
 from distill.settings import with_settings
 from distill.student.parts import head_of, trunk_parameters
+from distill.train.epoch_sums import EpochSums
 from distill.train.run import StudentRun
 from distill.train.session import open_session
 from distill.train.shared_batches import shared_batches
@@ -185,3 +189,13 @@ def test_of_a_network_without_batch_norms_there_is_nothing_to_freeze(begin):
 def test_an_unknown_optimiser_is_told_before_anything_is_read(tmp_path):
     with pytest.raises(UserError, match="did you mean 'lion'"):
         run(config("optim.name=lino"), cache_dir=tmp_path / "none", data_dir=None, out=tmp_path / "run")
+
+
+def test_an_epochs_sums_on_apples_gpu_are_in_float32():
+    mps = torch.device("mps")
+    with FakeTensorMode():
+        zeros = torch.zeros(3, dtype=widest_float(mps), device=mps)
+        sums = EpochSums(counts=ClassCounts(right_C=zeros, seen_C=zeros.clone()))
+        labels = torch.zeros(4, dtype=torch.int64, device=mps)
+        sums.add({"total": torch.zeros((), device=mps)}, torch.zeros(4, 3, device=mps), labels)
+    assert (sums.counts.seen_C.dtype, sums.losses["total"].dtype) == (torch.float32, torch.float32)
