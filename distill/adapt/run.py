@@ -72,6 +72,7 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     else:
         assert options.cache is not None
         work.cache = with_texts(EmbeddingCache.open(options.cache)).path
+    made = not options.out.exists()
     try:
         with only_writer(options.work):
             settle(options.out, beside=WORK)
@@ -79,9 +80,9 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     except Stopped as error:
         raise Stopped(error.signal_number, str(options.work), again="the same command") from None
     finally:
-        with suppress(OSError):  # of what was refused before anything was written nothing stays
-            options.work.rmdir()
-            options.out.rmdir()
+        with suppress(OSError):
+            if made:
+                options.out.rmdir()  # nothing was written after all
 
 
 def _check_out(options: AdaptOptions) -> None:
