@@ -13,6 +13,20 @@ from distill.adapt.options import AdaptOptions, in_words
 from distill.adapt.state import State, asked, changes
 
 
+class Once:
+    """A progress that says each line once: much of what several runs of the same photos say is the same."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.start, self.advance = progress.start, progress.advance
+        self._progress, self._said = progress, set[str]()
+
+    def note(self, message: str) -> None:
+        """Say something worth a line, unless it was said."""
+        if message not in self._said:
+            self._said.add(message)
+            self._progress.note(message)
+
+
 @dataclass(kw_only=True)
 class Book:
     """One adaptation: what is asked for, who is told, when it ``began``, and what is done of it."""

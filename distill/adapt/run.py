@@ -21,7 +21,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
-from distill.adapt.book import Book
+from distill.adapt.book import Book, Once
 from distill.adapt.costs import FEW_CHECKED, Pace, epochs_left, fitted, head_seconds
 from distill.adapt.names import Names, read_names
 from distill.adapt.options import WORK, AdaptOptions, in_words
@@ -65,7 +65,7 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     began, options = time.perf_counter(), options.anywhere()
     _check_out(options)
     names = read_names(options.names) if options.names is not None else None
-    book = Book(options=options, progress=progress or Silent(), began=began)
+    book = Book(options=options, progress=Once(progress or Silent()), began=began)
     work = _Work(book=book, recipe=recipe_of(options), names=names)
     if names is not None:
         work.photos = look(options.sources, names)
