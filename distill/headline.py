@@ -69,7 +69,8 @@ def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
 def below_closed_form(summary: Mapping[str, Any]) -> str:
     """Return one line where a trained student is worse than the head by ridge that it has; else ''.
 
-    It goes by ID images alone, by those set aside where there are any: the OOD test decides nothing.
+    It goes by ID images alone, by those set aside where there are any: the OOD test decides nothing. Of few
+    images a difference says little: it must be more than its standard error.
     """
     of_ridge = summary.get("closed_form", {})
     for split in ("id_val", "id_test"):
@@ -78,10 +79,19 @@ def below_closed_form(summary: Mapping[str, Any]) -> str:
             return (
                 f"the trained student is below its closed form ({LABELS[split]} {after:.1f}% for "
                 f"{before:.1f}%): lower optim.lr, or keep that head with --head-only"
-                if after < before - CLEARLY
+                if before - after > max(CLEARLY, _standard_error(before, after, _images(summary, split)))
                 else ""
             )
     return ""
+
+
+def _images(summary: Mapping[str, Any], split: str) -> int:
+    return int(summary.get("space", {}).get(split, {}).get("images", 0))
+
+
+def _standard_error(before: float, after: float, images: int) -> float:
+    """Return that of the difference of two accuracies in percent, each of so many images; 0 of none known."""
+    return float(((before * (100 - before) + after * (100 - after)) / images) ** 0.5) if images else 0.0
 
 
 def one_class_notes(alone: Mapping[str, bool]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from cache.runtime.atomic_files import digest, sha256_of, write_json
 from cache.runtime.json_values import value_of
 from cache.store.manifest import NAME as MANIFEST
+from distill.adapt.costs import Pace
 from distill.adapt.options import AdaptOptions
 
 NAME = "adapt.json"
@@ -31,7 +32,7 @@ class State:
 
     ``plan`` is what was decided when the work began (image size, epochs), for these ``inputs``, and ``runs``
     from which inputs each run was begun; ``seconds`` are what each stage took, all times together;
-    ``text_pace`` what the teacher takes for a text.
+    ``text_pace`` what the teacher takes for a text, ``pace`` what training takes.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class State:
     shipped: Shipped | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     text_pace: float = 0.0
+    pace: Pace | None = None
 
     @classmethod
     def load(cls, work: Path) -> State:
@@ -53,10 +55,6 @@ class State:
     def save(self, work: Path) -> None:
         """Write it, whole or not at all."""
         write_json(work / NAME, asdict(self))
-
-    def with_run(self, name: str, made_from: str) -> State:
-        """Return it with a run that was begun."""
-        return replace(self, runs={**self.runs, name: made_from})
 
     def took(self, what: str, seconds: float) -> State:
         """Return it with what a stage took, added to what it took before it was stopped."""

@@ -102,23 +102,22 @@ def adapt(
 
 
 def _print(outcome: Outcome) -> None:
+    from distill.adapt.students import IN_WORDS
+
+    heads = {"closed-form": "closed form", "head": "head", "run": "trained", "teacher": "teacher"}
     rows = [
         [
             SPLITS[split],
-            *(
-                percent(numbers[name]) if name in numbers else ""
-                for name in ("closed-form", "run", "teacher")
-            ),
+            *(percent(numbers[name]) if name in numbers else "" for name in heads),
             percent(numbers["all_accuracy"]) if "all_accuracy" in numbers else "",
             f"{100 * numbers['all_ece']:.1f}" if "all_ece" in numbers else "",
             f"{numbers.get('images', 0):,.0f}" if "images" in numbers else "",
         ]
         for split, numbers in outcome.splits.items()
     ]
-    heads = ["right on", "closed form", "trained", "teacher", "the model, all names", "ECE, points", "photos"]
+    columns = ["right on", *heads.values(), "the model, all names", "ECE, points", "photos"]
     info, files = outcome.info, outcome.files
-    what = "the closed form" if outcome.shipped == "closed-form" else "the trained student"
-    table(f"{outcome.model}: {what}, macro accuracy", heads, rows)
+    table(f"{outcome.model}: {IN_WORDS[outcome.shipped]}, macro accuracy", columns, rows)
     lines = [
         f"{info.arch}, {info.parameters / 1e6:.1f} million parameters, {outcome.bytes / 1e6:.1f} MB; a photo "
         f"takes {outcome.latency['p50']:.1f} ms (p50; p99 {outcome.latency['p99']:.1f}) on this CPU",

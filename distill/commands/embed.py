@@ -19,7 +19,12 @@ from distill.commands.options import (
     model_teacher_options,
     option,
 )
-from distill.commands.source_options import LABEL_OPTIONS, label_options, label_options_of
+from distill.commands.source_options import (
+    LABEL_OPTIONS,
+    class_names_option,
+    label_options,
+    label_options_of,
+)
 from distill.commands.tables import print_json, print_left_out, table, working
 
 OF = {
@@ -43,6 +48,7 @@ OF = {
 @model_teacher_options
 @device_option
 @label_options
+@class_names_option
 @json_option("Print what was written as JSON.")
 @click.pass_context
 def embed(ctx: click.Context, by: Path, source: str, out: Path, as_json: bool, **given: Any) -> None:
@@ -76,7 +82,7 @@ def embed(ctx: click.Context, by: Path, source: str, out: Path, as_json: bool, *
         raise click.UsageError("--split is of a CACHE's own rows: leave it out, or SOURCE.")
     if not source and (own := given_options(ctx, "teacher_model", "device", *LABEL_OPTIONS)):
         raise click.UsageError(f"{own[0]} is of a SOURCE: name one, or leave it out.")
-    sources = label_options_of({**given, "names_file": None})
+    sources = label_options_of({**given})
     chosen = {name: value for name, value in given.items() if name not in LABEL_OPTIONS}
     with working("embedding") as progress:
         done = run(by, source, out, EmbedOptions(**chosen, sources=sources), progress=progress)

@@ -54,6 +54,10 @@ label_options = options(
 )
 """How the labels of a source are found, and its columns."""
 
+class_names_option = option(
+    "--names names_file", "Names of classes that are given as numbers, one a line.", FILE
+)
+
 source_options = options(
     option(
         "--split RULE rule",
@@ -62,7 +66,7 @@ source_options = options(
         show_default=False,
     ),
     label_options,
-    option("--names names_file", "Names of classes that are given as numbers, one a line.", FILE),
+    class_names_option,
     option("--no-exif", "Do not turn pictures as their EXIF says.", bool),
     option("--max-pixels", "Pictures of more are left out.", click.IntRange(min=1), bounds.PICTURE_PIXELS),
 )

@@ -85,6 +85,11 @@ def _is_picture(place: str) -> bool:
     if is_remote(place):
         return os.path.splitext(place.partition("?")[0])[1].lower() in ENDINGS
     _check_there(place)
+    if place.lower().endswith(".txt") and os.path.isfile(place):
+        raise WrongOption(
+            f"{place} is a text, no picture",
+            fix="a list of pictures is .csv, .tsv or .jsonl, with the columns path, or path and label.",
+        )
     of_several = place.lower().endswith(LISTS) or holds_parquet(place) or holds_tars(place)
     return os.path.isfile(place) and not of_several
 

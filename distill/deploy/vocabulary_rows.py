@@ -167,7 +167,7 @@ def _embedded(
     key = digest([list(words), list(templates), head.cache.fingerprint, source.teacher_model])
     rows = _kept(source.kept, key)
     if rows is None:
-        encoder = _encoder(head.cache, source)
+        encoder = encoder_of(head.cache, source)
         rows = _rows_of(encoder, words, templates, progress=progress)
         if source.kept is not None:
             with replacing(source.kept) as temporary, open(temporary, "wb") as file:
@@ -186,7 +186,8 @@ def _kept(path: Path | None, key: str) -> NDArray[np.float16] | None:
         return None
 
 
-def _encoder(cache: EmbeddingCache, source: VocabularySource) -> TextEncoder:
+def encoder_of(cache: EmbeddingCache, source: VocabularySource) -> TextEncoder:
+    """Return what embeds words: the teacher that is named, else the cache's text tower; UserError without."""
     device = choose_device(source.device)
     if source.teacher_model is not None:
         return given_teacher(cache, source.teacher_model, source.pretrained, device)

@@ -26,7 +26,7 @@ def teach_by_all(
     to ``out``. UserError as there, before the first is begun where a method does not fit the run.
     """
     for method in folders:
-        check_method(trained, trained.checkpoint.parent, method)
+        check_method(trained, trained.checkpoint.parent, replace(options, method=method))
     judge = Judge(trained)
     if "project" in folders:
         judge = ProjectJudge(trained, folders["project"], progress)

@@ -138,15 +138,10 @@ def teach(
     the run may be given, which has seen its images already.
     """
     source = trained.checkpoint.parent
-    check_method(trained, source, options.method)
+    check_method(trained, source, options)
     identity, start = same_data(trained, source), weights_digest(weights_of(trained.model))
-    folders = {
-        FewShotConfig(shots=shots, support_seed=seed): out / _called(shots, seed)
-        for shots in sorted(set(options.shots))
-        for seed in options.support_seeds or (-1,)
-    }
-    for support, folder in folders.items():  # what does not fit shows before hours of training
-        _check_support(trained, support, options)
+    folders = {support: out / _called(support.shots, support.support_seed) for support in _supports(options)}
+    for folder in folders.values():  # what does not fit shows before hours of training
         if (folder / LAST).is_file():  # its numbers would belong to no table with new ones
             check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
     with only_writer(out):
@@ -169,8 +164,9 @@ def teach(
     return results
 
 
-def check_method(trained: TrainedRun, source: Path, method: str) -> None:
-    """Refuse what a run cannot be taught; UserError."""
+def check_method(trained: TrainedRun, source: Path, options: FewShotOptions) -> None:
+    """Refuse what a run cannot be taught, or with which images; UserError."""
+    method = options.method
     if trained.config.fewshot.shots:
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
     if method != "finetune" and trained.cache.holds_episodes:
@@ -188,6 +184,16 @@ def check_method(trained: TrainedRun, source: Path, method: str) -> None:
             "which is streamed",
             fix=WITH_FOLDER,
         )
+    for support in _supports(options):
+        _check_support(trained, support, options)
+
+
+def _supports(options: FewShotOptions) -> list[FewShotConfig]:
+    return [
+        FewShotConfig(shots=shots, support_seed=seed)
+        for shots in sorted(set(options.shots))
+        for seed in options.support_seeds or (-1,)
+    ]
 
 
 def _among(trained: TrainedRun) -> str:

@@ -39,28 +39,20 @@ AT_ONCE = 256
 Rows = NDArray[np.float32]
 
 
-def neglabel_score(
-    rows: Rows, names: Rows, negatives: Rows, *, temperature: float = NEGLABEL_TEMPERATURE
-) -> NDArray[np.float64]:
-    """Return NegLabel's score [B], 0 to 1, of images [B, D] with names [C, D] and negatives [M, D].
-
-    sum_i exp(cos(x, name_i) / t) / (sum_i exp(cos(x, name_i) / t) + sum_j exp(cos(x, negative_j) / t)).
-    """
-    return _share(neglabel_odds(rows @ names.T, rows @ negatives.T, temperature))
-
-
-def mcm_score(rows: Rows, names: Rows, *, temperature: float) -> NDArray[np.float64]:
-    """Return MCM's score [B], 0 to 1, of images [B, D] with names [C, D]: the largest softmax probability."""
-    return _share(mcm_odds(rows @ names.T, temperature))
-
-
 def neglabel_odds(names: Rows, negatives: Rows, temperature: float) -> NDArray[np.float64]:
-    """Return the log odds of :func:`neglabel_score` by cosines [B, C] and [B, M]; they do not saturate."""
+    """Return the log odds of NegLabel's score by cosines [B, C] with names and [B, M] with negatives.
+
+    The score is sum_i exp(names_i / t) / (sum_i exp(names_i / t) + sum_j exp(negatives_j / t)), which
+    saturates where its log odds do not.
+    """
     return _log_sum(names, temperature) - _log_sum(negatives, temperature)
 
 
 def mcm_odds(names: Rows, temperature: float) -> NDArray[np.float64]:
-    """Return the log odds of :func:`mcm_score` by cosines [B, C]: of one name, which is sure, a million."""
+    """Return the log odds of MCM's score, the largest softmax probability, by cosines [B, C] with names.
+
+    Of one name, which is sure, a million.
+    """
     if names.shape[1] == 1:
         return np.full(len(names), SURE)
     ordered = np.sort(names, axis=1)
@@ -75,11 +67,6 @@ def _log_sum(cosines: Rows, temperature: float) -> NDArray[np.float64]:
         most = logits.max(axis=1, keepdims=True)
         sums[start : start + AT_ONCE] = most[:, 0] + np.log(np.exp(logits - most).sum(axis=1))
     return sums
-
-
-def _share(odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 / (1 + exp(-odds))."""
-    return np.exp(-np.logaddexp(0, -odds))
 
 
 def far_from(names: Rows, vocabulary_rows: Rows, *, count: int) -> NDArray[np.int64]:

@@ -114,7 +114,8 @@ class TrainedRun:
 
     ``checkpoint`` is the file with its weights, ``identity`` the data that it was trained with,
     ``identities`` say what there is now, ``pool`` what :meth:`distill.data.pool.Pool.to_json` said of it,
-    ``origin`` what the student was built from.
+    ``origin`` what the student was built from; ``ends`` what its summary must agree with to be of this very
+    checkpoint: after how many epochs, and at which size and crop it was judged.
     """
 
     checkpoint: Path
@@ -123,6 +124,7 @@ class TrainedRun:
     identities: IdentityReader
     origin: Origin
     pool: Mapping[str, Any]
+    ends: Mapping[str, Any]
 
     @property
     def config(self) -> RunConfig:
@@ -287,6 +289,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         identities=identities,
         pool=state["pool"],
         origin=origin,
+        ends={"epochs": len(state["position"]["history"]), **chosen},
     )
 
 

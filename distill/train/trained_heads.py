@@ -28,6 +28,7 @@ from distill.student.closed_form import moments_of
 from distill.student.parts import head_of
 from distill.student.stages import Standardise
 from distill.student.trunk_features import set_linear, standard_of
+from distill.train.ends import is_judged
 from distill.train.epoch_sums import EpochSums
 from distill.train.head import HeadData, outputs_of_split
 from distill.train.mixup import drawn_mix
@@ -153,7 +154,7 @@ def _trained(run: StudentRun, data: HeadData, config: RunConfig) -> Iterator[dic
             raise UserError(f"the loss of the head is not finite in epoch {epoch}", fix="lower optim.lr.")
         if epoch >= epochs - LAST_EPOCHS:
             model.put(data.model.student)
-            if config is run.config:
+            if config is run.config and is_judged(config, epoch):
                 run.results = judge_features(run, data)
                 line |= metrics_of(run.results)
         seconds = max(time.perf_counter() - began, 1e-9)

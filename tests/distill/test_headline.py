@@ -55,3 +55,9 @@ def test_a_student_clearly_below_its_closed_form_is_told_with_what_to_do(after, 
     line = below_closed_form({"id_test_accuracy": after, "ood_test_accuracy": 1.0, "closed_form": ridge})
     assert line.startswith("the trained student is below its closed form (ID 71.0% for 83.4%)") == said
     assert below_closed_form({"id_test_accuracy": after}) == ""
+
+
+@pytest.mark.parametrize(("images", "said"), [(1000, True), (20, False)])
+def test_of_few_images_a_difference_says_little(images, said):
+    summary = {"id_val_accuracy": 70.0, "closed_form": {"id_val_accuracy": 75.0}}
+    assert bool(below_closed_form(summary | {"space": {"id_val": {"images": images}}})) == said

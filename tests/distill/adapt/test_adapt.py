@@ -133,6 +133,8 @@ STAGES = [
     "features of",
     "checking",
     "can be used",
+    "trained head: ",
+    "the trained head",
     "training the trunk",
     "report and latency",
 ]
@@ -182,6 +184,17 @@ def test_what_is_wrong_is_one_line_before_any_work_is_done(here, photos, teacher
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1
     assert said in errors[0]
+    assert not Path("model").exists()
+
+
+def test_what_is_refused_leaves_nothing_and_is_no_beginning(here, photos, teacher_dir):
+    Path("names.txt").write_text(NAMES)
+    Path("few").mkdir()
+    shutil.copy(next(photos.glob("*/*/*.jpg")), "few")
+    words = ["adapt", "--out", "model", "--names", "names.txt", *SMALL, "--model"]
+    assert "has 1 photo" in run(*words, f"local-dir:{teacher_dir}", "few", status=1).stderr
+    Path("nothing").mkdir()
+    assert "nothing" in run(*words, "local-dir:nothing", "photos", status=1).stderr
     assert not Path("model").exists()
 
 

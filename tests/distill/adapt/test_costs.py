@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cache.runtime.errors import UserError
-from distill.adapt.costs import Pace, check_room, epochs_left, fitted
+from distill.adapt.costs import Pace, check_room, epochs_left, fitted, head_epochs
 from distill.adapt.options import in_words, seconds_of
 from distill.adapt.score import score_of
 from distill.adapt.state import State, changes
@@ -32,6 +34,19 @@ def test_a_budget_has_the_largest_images_at_which_some_epochs_fit(seconds, size,
 
 def test_epochs_that_are_left_fit_what_is_left():
     assert [epochs_left(PACE, seconds, epochs=4) for seconds in (1000, 300, 10, -5)] == [4, 2, 0, 0]
+
+
+def test_exports_and_the_report_are_counted_and_compare_fewer_images_where_time_is_short():
+    pace = replace(PACE, image=0.01, export=5.0, report=15.0, splits={"id_test": 300, "ood_test": 5000})
+    assert pace.exporting(500) == 5 + 2 * 0.01 * (300 + 500)
+    assert [pace.checked(seconds) for seconds in (1000, 30, 1)] == [2000, 900, 100]
+    assert pace.exported(500, 36.0).export == 36 - 16
+    assert epochs_left(pace, 300, epochs=4) == epochs_left(PACE, 300 - (21 + 15) / 0.85, epochs=4) == 2
+    assert fitted(pace, 300, epochs=10) < fitted(PACE, 300, epochs=10)
+
+
+def test_a_head_has_fewer_epochs_of_many_images():
+    assert [head_epochs(images) for images in (1, 2000, 100_000, 10**7)] == [30, 30, 3, 3]
 
 
 def test_a_time_is_read_and_said_as_people_do():

@@ -112,6 +112,11 @@ def test_tars_lists_and_addresses_are_embedded_and_predicted_as_their_files_are(
     embedded(plain, f"val={listed}", "--out", tmp_path / "list.parquet")
     table, _ = rows_of(tmp_path / "list.parquet")
     assert sorted(table["class"].to_pylist()) == sorted(p.parent.name for p in photos)
+    numbered = {f"{i}": {"jpg": p.read_bytes(), "cls": str(i % 2)} for i, p in enumerate(photos)}
+    (tmp_path / "names.txt").write_text("plum\nlemon\n")
+    words = [write_tar(tmp_path / "numbered.tar", numbered), "--names", tmp_path / "names.txt"]
+    embedded(plain, *words, "--out", tmp_path / "numbered.parquet")
+    assert {*rows_of(tmp_path / "numbered.parquet")[0]["class"].to_pylist()} == {"plum", "lemon"}
     embedded(plain, tar, "--out", tmp_path / "tar.npy")
     student = student_says(trained, photos)
     np.testing.assert_allclose(np.load(tmp_path / "tar.npy"), student, atol=2e-3)

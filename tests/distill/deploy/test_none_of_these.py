@@ -14,7 +14,7 @@ from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.vocabulary_rows import VocabularySource
-from distill.judge.rejection import far_from, least_odds, neglabel_score
+from distill.judge.rejection import far_from, least_odds, neglabel_odds
 
 WORDS = [
     f"{colour} {thing}" for colour in ("red", "old", "wet") for thing in ("car", "dog", "sea", "hat", "fog")
@@ -49,10 +49,10 @@ def test_a_model_with_a_vocabulary_rejects_by_its_words_that_are_far_from_the_na
         classes = model.class_set(names=names)
         words = model.vocabulary.rows
         negatives = words[far_from(classes.embeddings, words, count=min(round(0.9 * 18), 18 - len(names)))]
-        scores = neglabel_score(rows, classes.embeddings, negatives, temperature=reject.temperature)
-        least = 1 / (1 + np.exp(-least_odds(reject.thresholds, len(names))))
+        odds = neglabel_odds(rows @ classes.embeddings.T, rows @ negatives.T, reject.temperature)
+        least = least_odds(reject.thresholds, len(names))
         answers = model.answer(rows, classes, reject=True)
-        assert [one.none_of_these for one in answers] == (scores < least).tolist()
+        assert [one.none_of_these for one in answers] == (odds < least).tolist()
     kept = [
         not one.none_of_these
         for one in model.answer(rows[:9], model.class_set(names=ID_CLASSES), reject=True)

@@ -142,6 +142,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["predict", "MODEL", "EMPTY"], 1, "holds no picture"),
         (["predict", "EMPTY", "PHOTO"], 1, "is not an exported model"),
         (["predict", "MODEL", "TEXT"], 1, "of no picture format"),
+        (["predict", "MODEL", "LIST"], 2, "a list of pictures is .csv, .tsv or .jsonl"),
         (["predict", "MODEL", "PHOTO", "--out", "x.csv", "--format", "table"], 2, "jsonl or csv"),
         (["export", "RUN", "--out", "MODEL"], 1, "exists and is not empty"),
         (["export", "RUN", "--out", "x", "--precisions", "int9"], 2, "did you mean 'int8'"),
@@ -164,8 +165,9 @@ def test_wrong_input_is_one_line_and_the_right_status(
 ):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "list.txt").write_text("text.jpg")
     put = {
-        "MODEL": plain, "RUN": trained / "run", "PHOTO": val_photos(trained)[0], "EMPTY": tmp_path / "empty",
+        "LIST": tmp_path / "list.txt", "MODEL": plain, "RUN": trained / "run", "PHOTO": val_photos(trained)[0], "EMPTY": tmp_path / "empty",
         "TEXT": tmp_path / "text.jpg",
     }  # fmt: skip
     monkeypatch.chdir(tmp_path)

@@ -286,6 +286,9 @@ def test_a_cache_without_views_names_the_command_and_one_view_needs_none(source,
         few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), method="retrieval"))
     plain = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(views=1))
     assert few_shot(source, tmp_path / "b", plain)["draws"]
+    words = ["--shots", "1", "--device", "cpu", "--out", str(tmp_path / "c"), "--method", "project,retrieval"]
+    done = CliRunner().invoke(cli.main, ["fewshot", str(source), *words])
+    assert (done.exit_code, (tmp_path / "c").exists()) == (1, False), done.output
 
 
 @pytest.mark.parametrize("split", ["id_val", "id_test"])

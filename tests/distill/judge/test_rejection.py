@@ -16,15 +16,19 @@ from distill.judge.rejection import (
     far_from,
     fitted_scorer,
     least_odds,
-    mcm_score,
+    mcm_odds,
     negatives_of,
-    neglabel_score,
+    neglabel_odds,
     thresholds_of,
 )
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def share(odds: float) -> float:
+    return float(np.exp(-np.logaddexp(0, -odds)))
 
 
 @pytest.fixture
@@ -45,13 +49,13 @@ def space() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 1.0])
 def test_both_scores_are_their_formulas_in_float64(space, temperature):
     rows, names, negatives = space["known"][:20], space["names"], space["words"][:50]
-    found = neglabel_score(rows, names, negatives, temperature=temperature)
-    of_mcm = mcm_score(rows, names, temperature=temperature)
+    found = neglabel_odds(rows @ names.T, rows @ negatives.T, temperature)
+    of_mcm = mcm_odds(rows @ names.T, temperature)
     for i, row in enumerate(rows.astype(np.float64)):
         mine = [math.exp(float(row @ name) / temperature) for name in names.astype(np.float64)]
         others = [math.exp(float(row @ word) / temperature) for word in negatives.astype(np.float64)]
-        assert found[i] == pytest.approx(sum(mine) / (sum(mine) + sum(others)), rel=1e-4)
-        assert of_mcm[i] == pytest.approx(max(mine) / sum(mine), rel=1e-4)
+        assert share(found[i]) == pytest.approx(sum(mine) / (sum(mine) + sum(others)), rel=1e-4)
+        assert share(of_mcm[i]) == pytest.approx(max(mine) / sum(mine), rel=1e-4)
 
 
 def test_negatives_are_the_words_that_are_farthest_from_their_nearest_name(space):
