@@ -3,7 +3,7 @@
 Its files::
 
     export, new_folder        makes the folder; it and what checks it alone need torch and the run
-    models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
+    models, onnx_files, int8_file, graph_preprocessing    weights, torch.export, ONNX in three precisions
     libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
     tflite_file               what LiteRT loads
     qat, fake_quantisation    a copy fitted to 8 bits, in the roundings of its int8 file

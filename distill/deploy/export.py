@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -183,7 +183,7 @@ class _Export:
             self.trained,
             options.formats,
             options.all_precisions,
-            self._fitted(info) if options.int8 == QAT else None,
+            partial(self._of_int8, info) if self._int8_is_of_another else None,
         )
         if isinstance(check, PhotoCheck):
             written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
@@ -194,8 +194,20 @@ class _Export:
         files = {str(path.relative_to(self.folder)): sha256_of(path) for path in paths}
         return replace(info, files=files, unlike=unlike(info.measured))
 
-    def _fitted(self, info: ModelInfo) -> Callable[[], UnitEmbedding]:
-        return lambda: fitted_to_int8(self.embedding, self.trained, self.head, info, self.progress)
+    @property
+    def _int8_is_of_another(self) -> bool:
+        return self.options.int8 == QAT or isinstance(self.trained.student, StagesStudent)
+
+    def _of_int8(self, info: ModelInfo) -> UnitEmbedding:
+        """Return what the int8 file is made of.
+
+        Its features are standardised as in training, not by the head: in 8 bits all of them share a step, and
+        as they are they differ by orders of magnitude.
+        """
+        plain = UnitEmbedding(self.trained.student, self.head.start, self.head.stop).eval()
+        if self.options.int8 == STATIC:
+            return plain
+        return fitted_to_int8(plain, self.trained, self.head, info, self.progress)
 
     @cached_property
     def embedding(self) -> UnitEmbedding:

@@ -1,27 +1,25 @@
 """What onnxruntime's 8 bits do to a student's numbers, in torch and with gradients.
 
-Quantise and dequantise stand where :func:`distill.deploy.onnx_files.write_int8` has them put: weights of
-convolutions and linear layers by output channel in seven bits, symmetric; every tensor that goes into or out
-of a quantised operator in eight bits, from its least to its largest value. Rounding passes gradients on as if
-it were not there (the straight-through estimator, Bengio et al. 2013; Jacob et al. 2018).
+Quantise and dequantise stand where :func:`distill.deploy.int8_file.write_int8` has them put: weights of
+convolutions and linear layers by output channel, symmetric; every tensor that goes into or out of such an
+operator in eight bits, from its least to its largest value. Rounding passes gradients on as if it were not
+there (the straight-through estimator, Bengio et al. 2013; Jacob et al. 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-WEIGHT_MOST = 64  # reduce_range: -64 to 64
+from distill.deploy.int8_file import WEIGHT_MOST, weight_steps
+
 ACTIVATION_MOST = 255
 # How much of a range is the newest batch's, as in torch's MovingAverageMinMaxObserver.
 NEWEST = 0.01
-
-Gate = Callable[[Tensor], Tensor]
 
 
 def _ops(*names: str) -> frozenset[Any]:
@@ -29,30 +27,20 @@ def _ops(*names: str) -> frozenset[Any]:
     return frozenset(getattr(packet, overload) for packet in packets for overload in packet.overloads())
 
 
-WEIGHTED = _ops("conv1d", "conv2d", "conv3d", "linear")
+CONVOLUTIONS = _ops("conv1d", "conv2d", "conv3d")
+WEIGHTED = CONVOLUTIONS | _ops("linear")
 NORMS = _ops("batch_norm")
 # Taken into the operator before them: its own range is not asked for.
 REMOVED = _ops("relu", "relu_", "hardtanh", "hardtanh_", "relu6", "relu6_", "clamp", "clamp_")
-# x times a gate of x: in ONNX two operators, of which the product is quantised.
-GATED: dict[Any, Gate] = {
-    **dict.fromkeys(_ops("hardswish", "hardswish_"), F.hardsigmoid),
-    **dict.fromkeys(_ops("silu", "silu_"), torch.sigmoid),
-}
-QUANTISED = (
-    WEIGHTED
-    | NORMS
-    | frozenset(GATED)
-    | _ops("add", "add_", "mul", "mul_", "square", "matmul", "cat", "sigmoid", "sigmoid_", "softmax")
-    | _ops("max_pool2d", "avg_pool2d")
-)
+QUANTISED = WEIGHTED | NORMS | _ops("matmul", "max_pool2d")
+GROUPS = 6  # of a convolution's arguments, the place of its groups
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
-    """Return a weight [C, ...] as 7 bits by channel hold it."""
-    scale = weight.detach().abs().flatten(1).amax(dim=1) / WEIGHT_MOST
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -WEIGHT_MOST, WEIGHT_MOST)
+def rounded_weight(weight: Tensor, *, depthwise: bool = False) -> Tensor:
+    """Return a weight [C, ...] as 8 bits by channel hold it."""
+    steps = weight_steps(weight, depthwise=depthwise)
+    zero = torch.zeros_like(steps, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, steps, zero, 0, -WEIGHT_MOST, WEIGHT_MOST)
 
 
 def rounded(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -140,8 +128,8 @@ class _Run(Interpreter):
     def _computed(self, node: Node) -> Any:
         if node.target in WEIGHTED and not self.of.observing:
             (values, weight, *more), named = self.fetch_args_kwargs_from_env(node)
-            return self.call_function(node.target, (values, rounded_weight(weight), *more), named)
-        if node.target in GATED:
-            (values, *_), _ = self.fetch_args_kwargs_from_env(node)
-            return values * self.of.held(f"{node.name}/gate", GATED[node.target](values))
+            groups = node.args[GROUPS] if len(node.args) > GROUPS else 1
+            depthwise = node.target in CONVOLUTIONS and weight.shape[1] == 1 and groups == len(weight)
+            held = rounded_weight(weight, depthwise=depthwise)
+            return self.call_function(node.target, (values, held, *more), named)
         return super().run_node(node)

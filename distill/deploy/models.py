@@ -21,8 +21,9 @@ from distill.data.stream import EvalSplit
 from distill.deploy.check import Written, prepared, sampled
 from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
+from distill.deploy.int8_file import write_int8
 from distill.deploy.model import Embed, open_graph
-from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
+from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32
 from distill.deploy.timm_student import LIBRARIES, TFLITE
 from distill.deploy.weights_file import write_weights
 from distill.judge.trained_run import TrainedRun
@@ -43,11 +44,11 @@ def write_models(
     trained: TrainedRun,
     formats: Sequence[str],
     precisions: Sequence[str],
-    fitted: Callable[[], nn.Module] | None = None,
+    of_int8: Callable[[], nn.Module] | None = None,
 ) -> Iterator[Written]:
     """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images.
 
-    The int8 file is made of what ``fitted`` gives, the embedding itself without.
+    The int8 file is made of what ``of_int8`` gives, the embedding itself without.
     """
     if "safetensors" in formats:
         yield _weights(folder / WEIGHTS, embedding, info, Origin(code=trained.origin.code))
@@ -69,8 +70,8 @@ def write_models(
         elif precision == "float16":
             write_float16(path, base)
         else:
-            if fitted is not None:  # the last of all
-                write_float32(base, traced(fitted(), info.preprocessing))
+            if of_int8 is not None:  # the last of all
+                write_float32(base, traced(of_int8(), info.preprocessing))
             write_int8(path, base, calibration_batches(trained, info))
         finish(path, info.preprocessing, _described(info))
         _try_to_open(path)

@@ -7,16 +7,14 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, missing_package
@@ -122,42 +120,6 @@ def write_float16(path: Path, source: Path) -> None:
     ordered = ir.from_proto(half)
     ordered.graph.sort()
     onnx.save(ir.to_proto(ordered), str(path))
-
-
-def write_int8(path: Path, source: Path, batches: Iterable[NDArray[np.float32]]) -> None:
-    """Write a float32 graph with 8-bit weights and activations, whose ranges ``batches`` of images decide.
-
-    onnxruntime's static quantisation (QDQ, weights by channel). Weights keep seven bits: with eight,
-    processors without VNNI overflow when they add up products.
-    """
-    import_parts()
-    with quiet():
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        class Images(CalibrationDataReader):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self.left: Iterator[NDArray[np.float32]] = iter(batches)
-
-            def get_next(self) -> dict[str, Any] | None:
-                batch = next(self.left, None)
-                return None if batch is None else {"image": batch}
-
-        prepared = path.with_suffix(".prepared.onnx")
-        try:
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(path),
-                Images(),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                reduce_range=True,
-            )
-        finally:
-            prepared.unlink(missing_ok=True)
 
 
 def finish(path: Path, steps: Preprocessing, described: dict[str, Any]) -> None:

@@ -36,7 +36,6 @@ from distill.settings import with_part
 from distill.student.heads import Head
 from distill.student.names import family
 from distill.student.photo_model import PhotoModel
-from distill.student.stages import StagesStudent
 from distill.train.shared_batches import shared_batches
 
 # How an int8 file is made.
@@ -103,8 +102,6 @@ def fitted_to_int8(
     check_for_qat(trained)
     images = TrainingImages.of(trained)
     fitted = copy.deepcopy(embedding).requires_grad_(True)
-    if isinstance(fitted.student, StagesStudent):  # whose folded weights are as small as features are large
-        fitted.student.head.requires_grad_(False)
     graph: Any = traced(fitted, info.preprocessing).module(check_guards=False)
     quantised = FakeQuantised(graph)
     calibration = [*calibration_batches(trained, info)]

@@ -190,13 +190,10 @@ def _packed_vocabulary(model: Model) -> dict[str, Any] | None:
     if vocabulary is None:
         return None
     arrays = load_file(model.folder / ROWS)
-    codes, basis, mean = (arrays[name] for name in ("codes", "basis", "mean"))
-    scale = float(arrays["scale"][0])
-    packed = {"codes": codes, "basis": basis, "mean": mean}
     rows = {
-        name: _packed(array.astype(array.dtype.newbyteorder("<")).tobytes()) for name, array in packed.items()
+        name: _packed(array.astype(array.dtype.newbyteorder("<")).tobytes()) for name, array in arrays.items()
     }
-    return {"words": vocabulary.words, "scale": scale, **rows}
+    return {"words": vocabulary.words, **rows}
 
 
 def _write_runtime(folder: Path, runtime: Runtime) -> None:

@@ -16,8 +16,9 @@ from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.fake_quantisation import FakeQuantised, rounded, rounded_weight
 from distill.deploy.info import OUTSIDE, ModelInfo, Preprocessing
+from distill.deploy.int8_file import weight_steps, write_int8
 from distill.deploy.model import open_graph
-from distill.deploy.onnx_files import UnitEmbedding, traced, write_float32, write_int8
+from distill.deploy.onnx_files import UnitEmbedding, traced, write_float32
 from distill.deploy.qat import observe
 from distill.settings import with_settings
 from distill.train.start import train
@@ -94,7 +95,22 @@ def test_weights_are_rounded_as_those_of_the_int8_file(net, tmp_path, batches):
     scale = held[name.replace("_quantized", "_scale")]
     whole = held[name] if held[name].shape == weight.shape else held[name].T
     np.testing.assert_allclose(rounded_weight(weight).numpy(), whole * scale[:, None], atol=1e-6)
-    assert np.abs(held[name]).max() == 64
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6, 4, 3, 3), (6, 1, 3, 3), (3, 2, 5)])
+def test_two_products_of_neighbours_never_overflow_16_bits(shape):
+    weight = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) ** 3
+    weight[0] = 0
+    for depthwise in (False, True):
+        whole = torch.round(
+            rounded_weight(weight, depthwise=depthwise).flatten(1)
+            / weight_steps(weight, depthwise=depthwise)[:, None]
+        )
+        assert whole.abs().max() <= 127
+        # In the order of a product: the inputs of one position, then the next.
+        rows = whole.reshape(shape).movedim(1, -1).flatten(1).abs()
+        assert depthwise or 255 * (rows[:, :-1:2] + rows[:, 1::2]).max() < 2**15
+        assert torch.isfinite(whole).all()
 
 
 def test_rounding_passes_gradients_on_within_the_range():

@@ -16,7 +16,7 @@ from helpers.services import running
 from cache.runtime.errors import UserError
 from distill.deploy.class_sets import unit
 from distill.deploy.model import Model
-from distill.deploy.vocabulary import LICENSE, ROWS, WORDS, Vocabulary, compressed, restored
+from distill.deploy.vocabulary import LICENSE, ROWS, WORDS, Vocabulary, all_codes, compressed, restored
 from distill.deploy.vocabulary_rows import SHIPPED_LICENSE, SHIPPED_WORDS
 
 SCRIPT = ROOT / "scripts" / "make_vocabulary.py"
@@ -55,9 +55,18 @@ def test_fewer_axes_keep_what_most_differs(rows):
     arrays = compressed(rows, components=16)
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs((arrays["basis"] * axes[:16]).sum(axis=1)), 1, atol=1e-4)
+    np.testing.assert_allclose(np.abs((unit(arrays["basis"]) * axes[:16]).sum(axis=1)), 1, atol=1e-3)
     assert (arrays["codes"].shape, arrays["codes"].dtype) == ((300, 16), np.int8)
-    assert np.abs(arrays["codes"].astype(int)).max() == 127
+    assert (np.abs(arrays["codes"].astype(int)).max(axis=0) == 127).all()
+
+
+@pytest.mark.parametrize(("components", "kept"), [(8, (8, 0)), (33, (33, 0)), (43, (33, 5)), (64, (32, 16))])
+def test_axes_along_which_words_differ_little_take_half_a_byte(rows, components, kept):
+    arrays = compressed(rows, components=components)
+    assert (arrays["codes"].shape[1], arrays["short"].shape[1]) == kept
+    (a, b), codes = kept, all_codes(arrays)
+    assert codes.shape == (300, a + 2 * b)
+    assert (codes[:, a:].min(initial=0), codes[:, a:].max(initial=0)) in ((0, 0), (-8, 7))
 
 
 def test_what_images_see_of_words_is_kept_first(rows):

@@ -87,24 +87,20 @@ def test_words_are_as_near_as_their_rows_and_the_farthest_are_found(tmp_path):
     from safetensors.numpy import load_file
 
     rng = np.random.default_rng(0)
-    Vocabulary(words=tuple(f"word {i}" for i in range(50)), rows=unit(rng.normal(size=(50, 24)))).save(
-        tmp_path, components=12
+    Vocabulary(words=tuple(f"word {i}" for i in range(50)), rows=unit(rng.normal(size=(50, 48)))).save(
+        tmp_path, components=40
     )
     rows = Vocabulary.load(tmp_path).rows
     arrays = load_file(tmp_path / "vocabulary.safetensors")
-    codes, basis, mean = (arrays[name].astype(np.float64) for name in ("codes", "basis", "mean"))
-    scale = float(arrays["scale"][0])
-    asked = unit(rng.normal(size=(3, 24)))
+    assert arrays["short"].shape == (50, 4)
+    asked = unit(rng.normal(size=(3, 48)))
     given = {
         "words": [f"word {i}" for i in range(50)],
-        "scale": scale,
-        "codes": codes.ravel().tolist(),
-        "basis": basis.ravel().tolist(),
-        "mean": mean.tolist(),
+        "arrays": {name: array.ravel().tolist() for name, array in arrays.items()},
         "asked": asked.tolist(),
     }
     expression = """(() => {
-        const words = new Vocabulary(given, given), rows = given.asked;
+        const words = new Vocabulary(given.words, given.arrays), rows = given.asked;
         return {cosines: Array.from(words.cosines(rows[0])), row: Array.from(words.row(7)),
                 far: farFrom(rows, words, 5), nearest: largest(words.cosines(rows[0]), 3)};
     })()"""

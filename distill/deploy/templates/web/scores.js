@@ -29,17 +29,27 @@ class Bank {
   }
 }
 
-// Words and their rows in 8 bits: codes * scale @ basis + mean.
+// Words and their rows: codes * scale @ basis + mean, the codes of the last axes in 4 bits, two to a byte.
 class Vocabulary {
-  constructor({ words, scale }, { codes, basis, mean }) {
-    Object.assign(this, { labels: words, classes: [], texts: [], scale, codes, basis, mean });
+  constructor(words, { codes, short, scale, basis, mean }) {
+    Object.assign(this, { labels: words, classes: [], texts: [], scale, basis, mean });
     this.size = mean.length;
-    this.components = basis.length / mean.length;
+    this.components = scale.length;
+    this.codes = new Int8Array(words.length * scale.length);
+    const long = codes.length / words.length, pairs = short.length / words.length;
+    for (let i = 0, to = 0; i < words.length; i++) {
+      for (let k = 0; k < long; k++) this.codes[to++] = codes[i * long + k];
+      for (let k = 0; k < pairs; k++) {
+        const pair = short[i * pairs + k];
+        this.codes[to++] = (pair & 15) - 8;
+        this.codes[to++] = (pair >> 4) - 8;
+      }
+    }
   }
   row(place) {
     const row = Float64Array.from(this.mean);
     for (let k = 0; k < this.components; k++) {
-      const share = this.codes[place * this.components + k] * this.scale;
+      const share = this.codes[place * this.components + k] * this.scale[k];
       for (let i = 0; i < this.size; i++) row[i] += share * this.basis[k * this.size + i];
     }
     return Float32Array.from(row);
@@ -47,7 +57,7 @@ class Vocabulary {
   // The cosine of every word with a unit row: without making any of its rows.
   cosines(row) {
     const share = dot(row, this.mean), parts = new Float32Array(this.components);
-    for (let k = 0; k < this.components; k++) parts[k] = dot(row, this.basis, k * this.size) * this.scale;
+    for (let k = 0; k < this.components; k++) parts[k] = dot(row, this.basis, k * this.size) * this.scale[k];
     const found = new Float32Array(this.labels.length);
     for (let i = 0; i < found.length; i++) {
       found[i] = share + dot(parts, this.codes, i * this.components);

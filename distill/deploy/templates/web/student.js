@@ -43,9 +43,10 @@ async function banksOf(model) {
 
 async function vocabularyOf(packed) {
   if (!packed) return null;
-  const arrays = { codes: await unpacked(packed.codes, Int8Array) };
-  for (const name of ["basis", "mean"]) arrays[name] = await unpacked(packed[name], Float32Array);
-  const vocabulary = new Vocabulary(packed, arrays);
+  const types = { codes: Int8Array, short: Uint8Array, scale: Float32Array, basis: Int8Array, mean: Float32Array };
+  const arrays = {};
+  for (const [name, type] of Object.entries(types)) arrays[name] = await unpacked(packed[name], type);
+  const vocabulary = new Vocabulary(packed.words, arrays);
   vocabulary.places = placesOf(vocabulary);
   return vocabulary;
 }
