@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,6 +60,19 @@ class TextClassifier:
         """Return logits [B, C] float32."""
         unit_text = F.normalize(self.text.to(outputs.device).float(), dim=1)
         return F.normalize(outputs.float(), dim=1) @ unit_text.T / self.temperature
+
+
+def mean_of(parts: Sequence[tuple[slice, Classifier]]) -> Classifier:
+    """Return what classifies by the mean of several heads' probabilities, each of some columns of the outputs.
+
+    Its logits are the logarithm of that mean.
+    """
+
+    def by_all(outputs: Tensor) -> Tensor:
+        logits = [classifier(outputs[:, columns]).log_softmax(dim=1) for columns, classifier in parts]
+        return torch.stack(logits).logsumexp(dim=0) - math.log(len(parts))
+
+    return by_all
 
 
 def closed_set_columns(all_classes: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
@@ -17,7 +18,7 @@ from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
 from distill.headline import SET_ASIDE
-from distill.losses import classification_loss
+from distill.losses import classification_loss, teacher_weights
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
@@ -129,7 +130,8 @@ class PhotoModel:
             return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
-        for head, targets, text in zip(self.heads, batch.targets, texts, strict=True):
+        weights = self._weights(batch, texts)
+        for head, targets, text, weight in zip(self.heads, batch.targets, texts, weights, strict=True):
             rows, captions = head.embed(outputs), targets.caption_BD
             cosines = text_cosines(rows, text)
             own = distillation_objective(
@@ -142,6 +144,8 @@ class PhotoModel:
                 neighbours=targets.neighbours,
                 cosines=cosines,
                 bank=head.bank.rows if head.bank is not None else None,
+                scales=head.scales,
+                weights=weight,
             )
             total = total + own.pop("total")
             before = f"{head.name}/" if len(self.heads) > 1 else ""
@@ -149,6 +153,23 @@ class PhotoModel:
             first = cosines.detach() if first is None else first
         assert first is not None
         return {**terms, "total": total}, first
+
+    @torch.no_grad()
+    def _weights(self, batch: Batch, texts: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Return how much every teacher counts of each image; None each where all count alike."""
+        if not self.config.loss.teacher_confidence:
+            return [None] * len(self.heads)
+        label_B, temperature = batch.label_B, self.config.loss.temperature
+        entropies = [
+            F.cross_entropy(
+                text_cosines(head.in_its_space(targets.teacher_BD), text) / temperature,
+                label_B.clamp(min=0),
+                reduction="none",
+            )
+            for head, targets, text in zip(self.heads, batch.targets, texts, strict=True)
+        ]
+        judges = [True] * len(entropies)
+        return teacher_weights(torch.stack(entropies, dim=1), label_B, judges_T=judges).unbind(dim=1)
 
     def counts(self, state: dict[str, Any]) -> ClassCounts:
         """Return an epoch's counts, which go on from ``state``; that may be empty."""
