@@ -81,9 +81,9 @@ class LossConfig:
     all. ``center`` takes from the teacher's rows and texts their means over what is trained on.
 
     ``standardise`` phi-s divides every teacher's squared distances in mse and mse_raw by the variance of its
-    rows, which is all that the map of :mod:`distill.student.phi_s` does to them: teachers count alike, and the
-    student's rows stay in each one's own space. ``teacher_confidence`` weighs all but cls of several teachers by how sure each is of an image's
-    label: :func:`distill.losses.teacher_weights`.
+    rows, which is all that the map of :mod:`distill.student.phi_s` does to them: teachers count alike, and
+    the student's rows stay in each one's own space. ``teacher_confidence`` weighs all but cls of several
+    teachers by how sure each is of an image's label: :func:`distill.losses.teacher_weights`.
     """
 
     cls: float = 1.0

@@ -22,8 +22,8 @@ SAME_ROW = 1e-5
 class Scales:
     """What differences of a teacher's rows are multiplied by: of ``unit`` rows, and of ``raw`` ones.
 
-    Standardised (:mod:`distill.student.phi_s`) they are one over the root of the rows' whole variance, the sum
-    over D: the mean row in place of each then has a squared distance of 1, whoever the teacher is.
+    Standardised (:mod:`distill.student.phi_s`) they are one over the root of the rows' whole variance, the
+    sum over D: the mean row in place of each then has a squared distance of 1, whoever the teacher is.
     """
 
     unit: float = 1.0

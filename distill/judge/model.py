@@ -139,7 +139,7 @@ def judged(
     *,
     among: AllClasses | None = None,
 ) -> dict[str, Result]:
-    """Judge a student's outputs on a split, by the texts as they are now; a result for every head, and their mean.
+    """Judge a student's outputs on a split, by the texts as they are now: every head, and their mean.
 
     Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
     if no image could be read.

@@ -63,7 +63,7 @@ class TextClassifier:
 
 
 def mean_of(parts: Sequence[tuple[slice, Classifier]]) -> Classifier:
-    """Return what classifies by the mean of several heads' probabilities, each of some columns of the outputs.
+    """Return what classifies by the mean of several heads' probabilities, each of some columns of outputs.
 
     Its logits are the logarithm of that mean.
     """

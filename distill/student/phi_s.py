@@ -28,7 +28,7 @@ class PhiS:
     scale: float
 
     def standardised(self, rows: Tensor) -> Tensor:
-        """Return rows [..., D] of which every dimension has mean 0 and variance 1 over what it was fitted on."""
+        """Return rows [..., D] of which every dimension has mean 0, variance 1 over the rows fitted on."""
         return self.scale * (rows.double() - self.mean) @ self.rotation.T
 
     def restored(self, rows: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ def evening(variances: Tensor) -> Tensor:
     """Return a rotation [D, D] after which independent numbers of ``variances`` [D] all have their mean.
 
     A Hadamard matrix where there is one of that size by Sylvester or Paley, whatever the variances; else one
-    of D - 1 rotations of two dimensions each (Chan and Li 1983, SIAM J. Algebraic Discrete Methods 4), of these
-    variances alone.
+    of D - 1 rotations of two dimensions each (Chan and Li 1983, SIAM J. Algebraic Discrete Methods 4), of
+    these variances alone.
     """
     size = len(variances)
     signs = hadamard(size)
