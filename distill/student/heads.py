@@ -150,7 +150,7 @@ def classifiers_for(
     """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
 
     One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``, and of
-    the mean of several ``SPLIT@mean``.
+    the mean of several heads' logits ``SPLIT@mean``.
     """
     if config.train.baseline:
         columns = list(closed_set_columns(all_classes, class_names))
