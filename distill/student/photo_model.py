@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.sources.samples import DataFolder
 from distill.config import RunConfig
+from distill.config_checks import MEAN
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
@@ -55,13 +56,20 @@ class PhotoModel:
 
     @property
     def curves(self) -> tuple[tuple[str, str], ...]:
-        """What is told of every split over the epochs, and its metric: of one class that among all."""
+        """What is told of every split over the epochs, and its metric: of one class that among all.
+
+        Of several heads it is the first, and on the tests the mean of all as well.
+        """
         of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
+        tests = ("id_test", "ood_test", "ood_query")
+        told = [(name, name) for name in ("train", *SET_ASIDE, *tests)]
+        if len(self.heads) > 1:
+            told += [(f"{name}, mean of heads", f"{name}@{MEAN}") for name in tests]
         return tuple(
-            (f"{name} among all", f"{name}_all_accuracy")
-            if ROWS_OF.get(name, name) in of_one
-            else (name, f"{name}_accuracy")
-            for name in ("train", *SET_ASIDE, "id_test", "ood_test", "ood_query")
+            (f"{label} among all", f"{name}_all_accuracy")
+            if ROWS_OF.get(split := name.partition("@")[0], split) in of_one
+            else (label, f"{name}_accuracy")
+            for label, name in told
         )
 
     @staticmethod
