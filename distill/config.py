@@ -79,6 +79,11 @@ class LossConfig:
     logits of mean 0 and deviation 1 over an image's texts (logit standardisation, arXiv 2403.01427), at
     vlalign_temperature, or 1. ``im_cst_bank`` is how many cached rows im_cst has as further negatives, -1 is
     all. ``center`` takes from the teacher's rows and texts their means over what is trained on.
+
+    ``standardise`` phi-s divides every teacher's squared distances in mse and mse_raw by the variance of its
+    rows, which is all that the map of :mod:`distill.student.phi_s` does to them: teachers count alike, and
+    the student's rows stay in each one's own space. ``teacher_confidence`` weighs all but cls of several
+    teachers by how sure each is of an image's label: :func:`distill.losses.teacher_weights`.
     """
 
     cls: float = 1.0
@@ -92,6 +97,8 @@ class LossConfig:
     im_cst_bidirectional: bool = True
     im_cst_bank: int = at_least(-1, 0, fix="give at least 0, or -1 for all.")
     center: bool = False
+    standardise: str = one_of("none", "phi-s")
+    teacher_confidence: bool = False
     vlalign_standardize: bool = False
     temperature: float = accepted(0.07, lambda value: value > 0, "give a number above 0.")
     im_cst_temperature: float = at_least(0, 0.0, fix="give a number above 0, or 0 for loss.temperature.")
@@ -106,6 +113,11 @@ class LossConfig:
                 f"use 0 to leave {name} out.",
             )
         check_fields("loss", self)
+        require(
+            self.standardise == "none" or self.mse > 0 or self.mse_raw > 0,
+            f"loss.standardise is {self.standardise} with loss.mse=0 and loss.mse_raw=0, which alone take it",
+            "set loss.mse=1, or loss.standardise=none.",
+        )
 
     @property
     def is_off(self) -> bool:

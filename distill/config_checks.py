@@ -7,6 +7,8 @@ from typing import Any
 from cache.sources.splits import MAIN_TEACHER
 from distill.config_fields import require, require_choice
 
+# What the mean of several heads is called: SPLIT@mean.
+MEAN = "mean"
 # A distill.config.RunConfig, which is made with these checks.
 Config = Any
 
@@ -18,6 +20,16 @@ def check_together(config: Config) -> None:
         len(config.teachers) == len(set(config.teachers)) > 0,
         f"teachers is {list(config.teachers)}",
         f'name at least one, each once: teachers=["{MAIN_TEACHER}"].',
+    )
+    require(
+        len(config.teachers) == 1 or MEAN not in config.teachers,
+        f"teachers is {list(config.teachers)}, but results of {MEAN} are those of the mean of all heads",
+        "give that teacher another name in the cache.",
+    )
+    require(
+        len(config.teachers) > 1 or not config.loss.teacher_confidence,
+        f"loss.teacher_confidence is on with the teacher {config.teachers[0]} alone",
+        "name several teachers, or set loss.teacher_confidence=false.",
     )
     require(
         not (learns and len(config.teachers) > 1),
@@ -179,6 +191,7 @@ def check_for_episodes(config: Config) -> None:
             f"data.{name} is {value}, but an episode has several labels",
             f"leave it out: data.{name}={str(off).lower()}.",
         )
+    require_choice("loss.standardise", config.loss.standardise, ("none",))
     require_choice("student.head", config.student.head, ("linear",))
     require_choice("student.head_start", config.student.head_start, ("random",))
     require_choice("train.head_only", config.train.head_only, ("off",))

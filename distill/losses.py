@@ -3,10 +3,13 @@
 Source: "Distilling Large Vision-Language Model with Out-of-Distribution Generalizability" (ICCV 2023,
 arXiv 2307.03135) and its code. Shape suffixes: B = images in the batch, C = class texts, D = embedding
 size, K = neighbours per image. Rows of a ``unit_`` tensor have length 1. Everything is computed in
-float32 whatever autocast says: exp(1 / 0.07) does not fit float16.
+float32 whatever autocast says: exp(1 / 0.07) does not fit float16. ``weight_B`` is how much each image counts
+of a mean over the batch, float32; None is 1 each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,18 +31,35 @@ def classification_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     return summed / (labels_B >= 0).sum().clamp(min=1)
 
 
-def mse_loss(unit_student_BD: Tensor, unit_teacher_BD: Tensor) -> Tensor:
-    """L-mse between unit rows: summed over D, mean over B. (A mean over D would change its weight D-fold.)"""
-    return (unit_student_BD.float() - unit_teacher_BD.float()).square().sum(dim=1).mean()
+def _mean(loss_B: Tensor, weight_B: Tensor | None) -> Tensor:
+    return loss_B.mean() if weight_B is None else (loss_B * weight_B).mean()
 
 
-def mse_raw_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Unnormalised L-mse: ``log(1 + mean_B sum_D (s - v)^2 / 10)`` of raw rows."""
-    return torch.log1p((student_BD.float() - teacher_BD.float()).square().sum(dim=1).mean() / 10)
+def mse_loss(
+    unit_student_BD: Tensor, unit_teacher_BD: Tensor, *, weight_B: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    """L-mse between unit rows, differences times ``scale``: summed over D, mean over B.
+
+    (A mean over D would change its weight D-fold.)
+    """
+    loss = _mean((unit_student_BD.float() - unit_teacher_BD.float()).square().sum(dim=1), weight_B)
+    return loss if scale == 1 else scale**2 * loss
+
+
+def mse_raw_loss(
+    student_BD: Tensor, teacher_BD: Tensor, *, weight_B: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    """Unnormalised L-mse: ``log(1 + mean_B sum_D (s - v)^2 / 10)`` of raw rows, differences by ``scale``."""
+    loss = _mean((student_BD.float() - teacher_BD.float()).square().sum(dim=1), weight_B)
+    return torch.log1p((loss if scale == 1 else scale**2 * loss) / 10)
 
 
 def image_contrastive_loss(
-    logits_BB: Tensor, *, bidirectional: bool = True, more_BQ: Tensor | None = None
+    logits_BB: Tensor,
+    *,
+    bidirectional: bool = True,
+    more_BQ: Tensor | None = None,
+    weight_B: Tensor | None = None,
 ) -> Tensor:
     """L-im-cst: each student row finds its own image's teacher row among the batch's.
 
@@ -49,8 +69,14 @@ def image_contrastive_loss(
     """
     logits = logits_BB.float()
     target_B = torch.arange(len(logits), device=logits.device)
-    forward = F.cross_entropy(logits if more_BQ is None else torch.cat([logits, more_BQ], dim=1), target_B)
-    return (forward + F.cross_entropy(logits.T, target_B)) / 2 if bidirectional else forward
+    forward = _own(logits if more_BQ is None else torch.cat([logits, more_BQ], dim=1), target_B, weight_B)
+    return (forward + _own(logits.T, target_B, weight_B)) / 2 if bidirectional else forward
+
+
+def _own(logits: Tensor, target_B: Tensor, weight_B: Tensor | None) -> Tensor:
+    if weight_B is None:
+        return F.cross_entropy(logits, target_B)
+    return _mean(F.cross_entropy(logits, target_B, reduction="none"), weight_B)
 
 
 def vlalign_loss(
@@ -59,6 +85,7 @@ def vlalign_loss(
     nearest_BK: Tensor,
     *,
     keep_B: Tensor | None = None,
+    weight_B: Tensor | None = None,
 ) -> Tensor:
     """L-vlalign: KL(teacher || student) over the K texts nearest to each image, renormalised over them.
 
@@ -92,11 +119,11 @@ def vlalign_loss(
     teacher_BK = teacher_logits_BK.float().log_softmax(dim=1)
     kl_B = F.kl_div(student_BK, teacher_BK, reduction="none", log_target=True).sum(dim=1)
     if keep_B is None:
-        return kl_B.mean()
+        return _mean(kl_B, weight_B)
     # A weighted mean instead of kl_B[keep_B].mean(): no wait for the device to count, and the mean of
     # no rows, which is NaN in the original code, is zero.
-    weight_B = keep_B.to(kl_B.dtype)
-    return (kl_B * weight_B).sum() / weight_B.sum().clamp(min=1)
+    kept_B = keep_B.to(kl_B.dtype)
+    return (kl_B * (kept_B if weight_B is None else kept_B * weight_B)).sum() / kept_B.sum().clamp(min=1)
 
 
 def standardized(logits_BK: Tensor) -> Tensor:
@@ -105,7 +132,7 @@ def standardized(logits_BK: Tensor) -> Tensor:
     return (logits_BK - mean) / deviation.clamp(min=1e-6)
 
 
-def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:
+def caption_loss(similarity_BB: Tensor, labels_B: Tensor, *, weight_B: Tensor | None = None) -> Tensor:
     """L-cap: each student row finds its own image's caption in the batch, without temperature.
 
     ``similarity_BB`` is ``unit_student @ unit_caption.T``: row = student, column = caption. Pairs of one
@@ -115,7 +142,24 @@ def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:
     own = torch.eye(len(labels_B), dtype=torch.bool, device=labels_B.device)
     same_class = (labels_B[:, None] == labels_B[None, :]) & (labels_B >= 0)
     logits = similarity_BB.float().masked_fill(same_class & ~own, MASKED_OUT)
-    return F.cross_entropy(logits, torch.arange(len(labels_B), device=labels_B.device))
+    return _own(logits, torch.arange(len(labels_B), device=labels_B.device), weight_B)
+
+
+def teacher_weights(entropy_BT: Tensor, labels_B: Tensor, *, judges_T: Sequence[bool]) -> Tensor:
+    """Return how much each of T teachers counts of each image, [B, T] float32, 1 on average over T.
+
+    Confidence-aware multi-teacher distillation (Zhang et al., arXiv 2201.00007): of J teachers that judge,
+    ``(1 - softmax_J(entropy)) / (J - 1)`` each, where ``entropy_BT`` is a teacher's cross-entropy with the
+    image's label, -log of the probability that it gives it. Of two that is either's probability by the sum of
+    both. It is multiplied by J here, so that teachers that are sure alike count as without it. Images without
+    a label (-1), teachers that do not judge (``judges_T`` false) and one that judges alone count 1.
+    """
+    weights = torch.ones_like(entropy_BT, dtype=torch.float32)
+    own = [i for i, judges in enumerate(judges_T) if judges]
+    if len(own) > 1:
+        share = (1 - entropy_BT[:, own].float().softmax(dim=1)) * (len(own) / (len(own) - 1))
+        weights[:, own] = torch.where((labels_B >= 0)[:, None], share, weights[:, own])
+    return weights
 
 
 def asymmetric_loss(

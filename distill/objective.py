@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -17,6 +18,18 @@ Neighbours = tuple[Tensor, Tensor]
 SAME_ROW = 1e-5
 
 
+@dataclass(kw_only=True)
+class Scales:
+    """What differences of a teacher's rows are multiplied by: of ``unit`` rows, and of ``raw`` ones.
+
+    Standardised (:mod:`distill.student.phi_s`) they are one over the root of the rows' whole variance, the
+    sum over D: the mean row in place of each then has a squared distance of 1, whoever the teacher is.
+    """
+
+    unit: float = 1.0
+    raw: float = 1.0
+
+
 def distillation_objective(
     student: Tensor,
     teacher: Tensor,
@@ -28,6 +41,8 @@ def distillation_objective(
     neighbours: Neighbours | None = None,
     cosines: Tensor | None = None,
     bank: Tensor | None = None,
+    scales: Scales | None = None,
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every loss that is switched on, and their weighted sum, in float32 also under autocast.
 
@@ -54,20 +69,25 @@ def distillation_objective(
         if config.cls:
             terms["cls"] = losses.classification_loss(logits, labels)
         if config.vlalign:
-            terms["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours)
+            terms["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours, weights)
         if config.mse:
-            terms["mse"] = losses.mse_loss(unit_student, unit_teacher)
+            terms["mse"] = losses.mse_loss(
+                unit_student, unit_teacher, weight_B=weights, scale=scales.unit if scales else 1.0
+            )
         if config.mse_raw:
-            terms["mse_raw"] = losses.mse_raw_loss(student, teacher)
+            terms["mse_raw"] = losses.mse_raw_loss(
+                student, teacher, weight_B=weights, scale=scales.raw if scales else 1.0
+            )
         if config.im_cst:
             temperature = config.im_cst_temperature or config.temperature
             terms["im_cst"] = losses.image_contrastive_loss(
                 unit_student @ unit_teacher.T / temperature,
                 bidirectional=config.im_cst_bidirectional,
                 more_BQ=None if bank is None else _negatives(unit_student, unit_teacher, bank) / temperature,
+                weight_B=weights,
             )
         if captions is not None and config.cap:
-            terms["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
+            terms["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels, weight_B=weights)
     weighted = [getattr(config, name) * term for name, term in terms.items()]
     # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
     return {**terms, "total": reduce(torch.add, weighted) if weighted else student.sum() * 0}
@@ -102,6 +122,7 @@ def _vlalign(
     labels: Tensor,
     config: LossConfig,
     neighbours: Neighbours | None,
+    weights: Tensor | None,
 ) -> Tensor:
     k = min(config.vlalign_k, text.shape[-2])
     nearest, similarity = nearest_texts(unit_teacher, _unit(text), k) if neighbours is None else neighbours
@@ -112,11 +133,13 @@ def _vlalign(
         own, theirs = losses.standardized(logits.gather(1, nearest)), losses.standardized(similarity)
         temperature = config.vlalign_temperature or 1.0
         places = torch.arange(nearest.shape[1], device=nearest.device).expand_as(nearest)
-        return losses.vlalign_loss(own / temperature, theirs / temperature, places, keep_B=keep)
+        return losses.vlalign_loss(
+            own / temperature, theirs / temperature, places, keep_B=keep, weight_B=weights
+        )
     temperature = config.vlalign_temperature or config.temperature
     if temperature != config.temperature:
         logits = logits * (config.temperature / temperature)
-    return losses.vlalign_loss(logits, similarity / temperature, nearest, keep_B=keep)
+    return losses.vlalign_loss(logits, similarity / temperature, nearest, keep_B=keep, weight_B=weights)
 
 
 def nearest_texts(unit_teacher: Tensor, unit_text: Tensor, k: int) -> Neighbours:

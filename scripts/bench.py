@@ -34,7 +34,14 @@ RESULTS, PAGE, PICTURES = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md", SCR
 NAMES = {
     **{
         name: f"benchmarks.{name}"
-        for name in ("ablations", "teacher_in_loop", "train_step", "step_options", "input")
+        for name in (
+            "ablations",
+            "several_teachers",
+            "teacher_in_loop",
+            "train_step",
+            "step_options",
+            "input",
+        )
     },
     **{name: f"benchmarks.{name}" for name in ("cache_features", "sources", "startup")},
     **{name: f"benchmarks.{name}" for name in ("cache", "growth")},

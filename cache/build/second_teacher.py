@@ -37,6 +37,10 @@ def check_teacher_name(name: str) -> None:
         raise UserError(
             f"--teacher {name!r} cannot name columns", fix="use letters, digits, '_' and '-', a letter first."
         )
+    if name == "mean":
+        raise UserError(
+            "--teacher mean is what results of several heads' mean are called by", fix="choose another name."
+        )
 
 
 def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> BuildSummary:

@@ -116,12 +116,14 @@ def accuracy_table(title: str, splits: Mapping[str, Mapping[str, Any]], both: Ma
 
     ``both`` may hold other numbers too; a column that no split has is left out.
     """
+    from distill.report.tasks import head_label
+
     _metrics_table(title, splits, _PHOTOS)
     _metrics_table("calibration error (ECE) and loss", splits, _CALIBRATION)
     for name in (name for name in both if name.startswith("all") and name.endswith("_harmonic_mean")):
         head = name.removeprefix("all").removesuffix("_harmonic_mean")
         click.echo(
-            f"{f'{head[1:]}: ' if head else ''}harmonic mean of ID and OOD among all classes "
+            f"{f'{head_label(head[1:])}: ' if head else ''}harmonic mean of ID and OOD among all classes "
             f"{percent(both[name])}; AUROC of ID against OOD images {both[f'id_ood{head}_auroc']:.3f}"
         )
 

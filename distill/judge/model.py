@@ -15,6 +15,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, labels_of
 from distill.config import RunConfig
+from distill.config_checks import MEAN
 from distill.data.stream import EvalSplit, augment_of
 from distill.judge.evaluate import Result, evaluate
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
@@ -101,8 +102,9 @@ def load_weights(model: Model, state: dict[str, Any]) -> None:
 
 
 def result_names(model: Model, splits: Iterable[str]) -> list[str]:
-    """Return the names that results of some splits have: SPLIT, and with more heads SPLIT@TEACHER."""
+    """Return what results of some splits are called: SPLIT, and of more heads SPLIT@TEACHER, SPLIT@mean."""
     endings = ["", *(f"@{head.name}" for head in model.heads[1:])]
+    endings += [f"@{MEAN}"] if len(model.heads) > 1 else []
     return [f"{split}{ending}" for split in splits for ending in endings]
 
 
@@ -137,7 +139,7 @@ def judged(
     *,
     among: AllClasses | None = None,
 ) -> dict[str, Result]:
-    """Judge a student's outputs on a split, by the texts as they are now; one result for every head.
+    """Judge a student's outputs on a split, by the texts as they are now: every head, and their mean.
 
     Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
     if no image could be read.

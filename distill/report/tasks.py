@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from distill.config_checks import MEAN
 from distill.headline import LABELS, SET_ASIDE, headline
 from distill.report.collect import OBJECTS, Run
 from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
@@ -193,7 +194,7 @@ def headings(patterns: Sequence[tuple[str, str]], splits: Sequence[str]) -> dict
     for metric, heading in patterns:
         for split in splits:
             _, at, teacher = split.partition("@")
-            of_head = f" ({teacher})" if at else ""
+            of_head = f" ({head_label(teacher)})" if at else ""
             words = {"split": split, "label": split_label(split), "head": at + teacher, "of_head": of_head}
             named[metric.format(**words)] = heading.format(**words)
     return named
@@ -202,4 +203,9 @@ def headings(patterns: Sequence[tuple[str, str]], splits: Sequence[str]) -> dict
 def split_label(split: str) -> str:
     """Return how a split is called in a table."""
     name, _, head = split.partition("@")
-    return SPLITS.get(name, name) + (f" ({head})" if head else "")
+    return SPLITS.get(name, name) + (f" ({head_label(head)})" if head else "")
+
+
+def head_label(head: str) -> str:
+    """Return how a head is called in a table: by its teacher, or as the mean of all."""
+    return "mean of heads" if head == MEAN else head

@@ -12,6 +12,7 @@ Its files::
     trunk_features            what a head takes of images, and gives
     closed_form               a head by ridge, without training
     heads, classifier         one head a teacher; what classifies, among which classes
+    phi_s                     a teacher's rows standardised by one scalar
     texts, centring           class texts; the teacher's centred space, and the rows that means are of
     prompts                   CoOp and CoCoOp
 """

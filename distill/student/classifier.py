@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,6 +59,20 @@ class TextClassifier:
         """Return logits [B, C] float32."""
         unit_text = F.normalize(self.text.to(outputs.device).float(), dim=1)
         return F.normalize(outputs.float(), dim=1) @ unit_text.T / self.temperature
+
+
+def mean_of(parts: Sequence[tuple[slice, Classifier]]) -> Classifier:
+    """Return what classifies by the mean of several heads' logits, each of some columns of the outputs.
+
+    It is the geometric mean of their probabilities. Their plain mean is right as often, but depends on which
+    other classes compete, and on the temperature; this is the cosine of all heads' unit rows, side by side,
+    with all their unit texts.
+    """
+
+    def by_all(outputs: Tensor) -> Tensor:
+        return torch.stack([classifier(outputs[:, columns]) for columns, classifier in parts]).mean(dim=0)
+
+    return by_all
 
 
 def closed_set_columns(all_classes: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:

@@ -11,12 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache import EmbeddingCache
+from cache.runtime.errors import UserError
 from distill.config import RunConfig
+from distill.config_checks import MEAN
 from distill.data.training_data import TeacherRows
+from distill.objective import Scales
+from distill.student import phi_s
 from distill.student.centring import MEAN_ROWS, Bank, Centre
-from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
+from distill.student.classifier import Classifier, TextClassifier, closed_set_columns, mean_of
 from distill.student.prompts import open_texts
 from distill.student.texts import FixedTexts, Texts
+
+PHI_S = "phi-s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,7 @@ class Head:
     """One teacher's head: columns ``start`` to ``stop`` of the student's output are its embedding.
 
     With a ``centre`` that is one of the teacher's centred space; ``texts`` are as the teacher's are.
-    ``bank`` is filled where a student is trained.
+    ``bank`` and ``scales`` are filled where a student is trained.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Head:
     texts: Texts
     centre: Centre | None = None
     bank: Bank | None = None
+    scales: Scales | None = None
 
     def in_its_space(self, rows: Tensor) -> Tensor:
         """Return raw rows of the teacher's images [B, D] as the student is to give them."""
@@ -85,8 +92,18 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
         centre = Centre(own.embed_dim).to(device) if config.loss.center else None
         stop = start + own.embed_dim
         bank = Bank() if config.loss.im_cst and config.loss.im_cst_bank else None
+        scales = Scales() if config.loss.standardise == PHI_S else None
         heads.append(
-            Head(name=name, cache=own, start=start, stop=stop, texts=texts, centre=centre, bank=bank)
+            Head(
+                name=name,
+                cache=own,
+                start=start,
+                stop=stop,
+                texts=texts,
+                centre=centre,
+                bank=bank,
+                scales=scales,
+            )
         )
     return tuple(heads)
 
@@ -98,7 +115,11 @@ def set_from_rows(
     rows: Sequence[TeacherRows],
     device: torch.device,
 ) -> None:
-    """Set what heads take from the ``rows`` that a student learns from: its space's means, its negatives."""
+    """Set what heads take from the ``rows`` that a student learns from.
+
+    Those are its space's means, its negatives, and what its rows are standardised by. UserError where a
+    teacher's rows are all the same, which cannot be standardised.
+    """
     for head, own in zip(heads, rows, strict=True):
         if head.centre is not None:
             texts = head.cache.text_bank(config.text).class_texts(tuple(class_names))
@@ -108,6 +129,19 @@ def set_from_rows(
             most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else len(own.row_of)
             sample = own.sampled(most, seed=config.train.seed).to(device)
             head.bank.rows = F.normalize(head.in_its_space(sample), dim=1)
+        if head.scales is not None:
+            sample = head.in_its_space(own.sampled(MEAN_ROWS, seed=0).to(device)).float()
+            try:
+                # Their mean over D is what PHI-S makes 1; a loss sums over D.
+                own_scales = [
+                    phi_s.scale_of(r) / r.shape[1] ** 0.5 for r in (F.normalize(sample, dim=1), sample)
+                ]
+            except ValueError as error:
+                raise UserError(
+                    f"loss.standardise is {PHI_S}, but of the teacher {head.name} {error}",
+                    fix="look at its rows ('distill cache info'), or set loss.standardise=none.",
+                ) from error
+            head.scales.unit, head.scales.raw = own_scales
 
 
 def classifiers_for(
@@ -115,12 +149,13 @@ def classifiers_for(
 ) -> list[tuple[str, slice, Classifier]]:
     """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
 
-    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
+    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``, and of
+    the mean of several heads' logits ``SPLIT@mean``.
     """
     if config.train.baseline:
         columns = list(closed_set_columns(all_classes, class_names))
         return [("", slice(None), lambda outputs: outputs.float()[:, columns])]
-    return [
+    own = [
         (
             f"@{head.name}" if i else "",
             slice(head.start, head.stop),
@@ -128,3 +163,6 @@ def classifiers_for(
         )
         for i, head in enumerate(heads)
     ]
+    if len(own) > 1:
+        own.append((f"@{MEAN}", slice(None), mean_of([(columns, one) for _, columns, one in own])))
+    return own

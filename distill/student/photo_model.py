@@ -8,17 +8,19 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
 from cache.runtime.devices import widest_float
 from cache.sources.samples import DataFolder
 from distill.config import RunConfig
+from distill.config_checks import MEAN
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
 from distill.headline import SET_ASIDE
-from distill.losses import classification_loss
+from distill.losses import classification_loss, teacher_weights
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
@@ -55,13 +57,20 @@ class PhotoModel:
 
     @property
     def curves(self) -> tuple[tuple[str, str], ...]:
-        """What is told of every split over the epochs, and its metric: of one class that among all."""
+        """What is told of every split over the epochs, and its metric: of one class that among all.
+
+        Of several heads it is the first, and on the tests the mean of all as well.
+        """
         of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
+        tests = ("id_test", "ood_test", "ood_query")
+        told = [(name, name) for name in ("train", *SET_ASIDE, *tests)]
+        if len(self.heads) > 1:
+            told += [(f"{name}, mean of heads", f"{name}@{MEAN}") for name in tests]
         return tuple(
-            (f"{name} among all", f"{name}_all_accuracy")
-            if ROWS_OF.get(name, name) in of_one
-            else (name, f"{name}_accuracy")
-            for name in ("train", *SET_ASIDE, "id_test", "ood_test", "ood_query")
+            (f"{label} among all", f"{name}_all_accuracy")
+            if ROWS_OF.get(split := name.partition("@")[0], split) in of_one
+            else (label, f"{name}_accuracy")
+            for label, name in told
         )
 
     @staticmethod
@@ -130,7 +139,8 @@ class PhotoModel:
             return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
-        for head, targets, text in zip(self.heads, batch.targets, texts, strict=True):
+        weights = self._weights(batch, texts)
+        for head, targets, text, weight in zip(self.heads, batch.targets, texts, weights, strict=True):
             rows, captions = head.embed(outputs), targets.caption_BD
             cosines = text_cosines(rows, text)
             own = distillation_objective(
@@ -143,6 +153,8 @@ class PhotoModel:
                 neighbours=targets.neighbours,
                 cosines=cosines,
                 bank=head.bank.rows if head.bank is not None else None,
+                scales=head.scales,
+                weights=weight,
             )
             total = total + own.pop("total")
             before = f"{head.name}/" if len(self.heads) > 1 else ""
@@ -150,6 +162,23 @@ class PhotoModel:
             first = cosines.detach() if first is None else first
         assert first is not None
         return {**terms, "total": total}, first
+
+    @torch.no_grad()
+    def _weights(self, batch: Batch, texts: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Return how much every teacher counts of each image; None each where all count alike."""
+        if not self.config.loss.teacher_confidence:
+            return [None] * len(self.heads)
+        label_B, temperature = batch.label_B, self.config.loss.temperature
+        entropies = [
+            F.cross_entropy(
+                text_cosines(head.in_its_space(targets.teacher_BD), text) / temperature,
+                label_B.clamp(min=0),
+                reduction="none",
+            )
+            for head, targets, text in zip(self.heads, batch.targets, texts, strict=True)
+        ]
+        judges = [True] * len(entropies)
+        return teacher_weights(torch.stack(entropies, dim=1), label_B, judges_T=judges).unbind(dim=1)
 
     def counts(self, state: dict[str, Any]) -> ClassCounts:
         """Return an epoch's counts, which go on from ``state``; that may be empty."""

@@ -130,7 +130,7 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         origin=origin or origin_of(config, code=None),
     )
     data = stream.data_of(config, [head.name for head in model.heads])
-    if any(head.centre is not None or head.bank is not None for head in model.heads):
+    if any(h.centre is not None or h.bank is not None or h.scales is not None for h in model.heads):
         set_from_rows(model.heads, config, model.class_names, _rows_of(data, model), device)
     start = start_from(Path(config.fewshot.start), model) if config.fewshot.start else ""
     prepare(model.student, config, device)
