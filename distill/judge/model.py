@@ -17,6 +17,7 @@ from cache.sources.samples import DataFolder, labels_of
 from distill.config import RunConfig
 from distill.data.stream import EvalSplit, augment_of
 from distill.judge.evaluate import Result, evaluate
+from distill.judge.space_of_split import cosines_of_split
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
@@ -49,7 +50,7 @@ def open_model(
     augment = augment_of(config, cache)
     heads = model.open_heads(config, cache, device)
     if starting:
-        for head in heads:  # a bank without a text for one of the classes
+        for head in (head for head in heads if head.has_texts):  # a bank without a text for a class
             head.classifier(class_names, temperature=config.loss.temperature)
         torch.manual_seed(config.train.seed)
     student = model.build(config, cache, folder, heads, starting=starting, origin=origin)
@@ -139,15 +140,15 @@ def judged(
 ) -> dict[str, Result]:
     """Judge a student's outputs on a split, by the texts as they are now; one result for every head.
 
-    Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
-    if no image could be read.
+    Photos are judged among the split's classes, and where ``among`` is given among all of the data; by a
+    teacher without texts its embeddings, where it has rows. UserError if no image could be read.
     """
     if isinstance(model, EpisodeModel):
         return {split.name: judged_objects(model, list(outputs), split)}
     names = among.names if among is not None else split.class_names
     classifiers = classifiers_for(model.config, model.heads, model.folder.class_names, names)
     kept = list(outputs)
-    return {
+    results: dict[str, Result] = {
         f"{split.name}{ending}": evaluate(
             [(rows[:, columns], labels) for rows, labels in kept],
             classifier,
@@ -158,6 +159,13 @@ def judged(
         )
         for ending, columns, classifier in classifiers
     }
+    for i, head in enumerate(model.heads if kept else ()):
+        name = f"{split.name}@{head.name}" if i else split.name
+        if not head.has_texts:
+            rows = torch.cat([head.embed(rows) for rows, _ in kept])
+            if (result := cosines_of_split(head, rows, split, name=name)) is not None:
+                results[name] = result
+    return results
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from distill.config import RunConfig
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
+from distill.data.teacher_texts import losses_of
 from distill.headline import SET_ASIDE
 from distill.losses import classification_loss
 from distill.metrics import ClassCounts
@@ -46,21 +47,40 @@ class PhotoModel:
     amp_dtype: torch.dtype | None
 
     unit: ClassVar[str] = "images"
-    headline: ClassVar[str] = "macro accuracy"
-    measure: ClassVar[str] = "macro accuracy"
-    chosen_by: ClassVar[str] = "id_val_accuracy"
-
     open_heads: ClassVar[Callable[..., tuple[Head, ...]]] = staticmethod(open_heads)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether it classifies: not where its first teacher has no texts. Then it is judged by cosines."""
+        return not self.heads or self.heads[0].has_texts
+
+    @property
+    def measure(self) -> str:
+        """What it is judged by."""
+        return "macro accuracy" if self.has_texts else "mean cosine with the teacher"
+
+    @property
+    def headline(self) -> str:
+        """The same, with its unit."""
+        return f"{self.measure} in percent" if self.has_texts else self.measure
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric that chooses, of id_val."""
+        return "id_val_accuracy" if self.has_texts else "id_val_cosine"
 
     @property
     def curves(self) -> tuple[tuple[str, str], ...]:
         """What is told of every split over the epochs, and its metric: of one class that among all."""
+        names = ("train", *SET_ASIDE, "id_test", "ood_test", "ood_query")
+        if not self.has_texts:
+            return tuple((f"{name} cosine", f"{name}_cosine") for name in names)
         of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
         return tuple(
             (f"{name} among all", f"{name}_all_accuracy")
             if ROWS_OF.get(name, name) in of_one
             else (name, f"{name}_accuracy")
-            for name in ("train", *SET_ASIDE, "id_test", "ood_test", "ood_query")
+            for name in names
         )
 
     @staticmethod
@@ -108,10 +128,14 @@ class PhotoModel:
         """Return a batch's losses with their ``total``, and its cosines or logits [B, C] without gradient.
 
         With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum;
-        the cosines are the first head's. Of mixed images every loss is that of both images' targets, by their
+        the cosines are the first head's, none [B, 0] of one without texts. Of mixed images every loss is that of both images' targets, by their
         shares.
         """
-        texts = [head.class_texts(self.class_names, head.embed(outputs)) for head in self.heads]
+        texts = [
+            head.class_texts(self.class_names, rows) if head.has_texts else rows[:0]
+            for head in self.heads
+            for rows in [head.embed(outputs)]
+        ]
         own, scores = self._losses(outputs, batch, texts)
         if (mix := batch.mix) is None:
             return own, scores
@@ -137,7 +161,7 @@ class PhotoModel:
                 head.in_its_space(targets.teacher_BD),
                 text,
                 batch.label_B,
-                self.config.loss,
+                losses_of(self.config, head.cache),
                 captions=None if captions is None else head.texts_in_its_space(captions),
                 neighbours=targets.neighbours,
                 cosines=cosines,
