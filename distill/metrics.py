@@ -171,6 +171,8 @@ class ClassCounts:
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count one batch: scores [B, C], labels int64 [B], of which -1 (none) counts nothing."""
+        if not scores.shape[1]:  # of a teacher without texts
+            return
         has, label = (labels >= 0).to(self.seen_C), labels.clamp(min=0)
         self.seen_C.index_add_(0, label, has)
         self.right_C.index_add_(0, label, (scores.argmax(dim=1) == labels).to(self.right_C))

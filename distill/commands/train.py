@@ -168,7 +168,7 @@ def train(
         config = with_settings(begun, settings)
     else:
         taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
-        fitted = () if recipe else default_settings(cache)
+        fitted = () if recipe else default_settings(cache, settings)
         config = config_of(taken, (*fitted, *settings), named=recipe is not None)
     config, code = with_code(config, code, settings)
     given |= {"cache_dir": cache, "code": code}

@@ -228,8 +228,10 @@ def check_share_of_none(config: RunConfig, cache: EmbeddingCache, *, unused: int
 def classes_of_texts(cache: EmbeddingCache, bank: str) -> tuple[str, ...]:
     """Return the classes that a student of a pool alone is aligned with: those of a text bank, sorted.
 
-    UserError if it has none.
+    Of no bank, '', there are none. UserError if the bank has none.
     """
+    if not bank:
+        return ()
     names = tuple(sorted(set(cache.text_bank(bank).class_folders)))
     require(
         bool(names),

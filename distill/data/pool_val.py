@@ -87,10 +87,10 @@ def as_teacher_says(
 ) -> tuple[Sample, ...]:
     """Return images of the pool, whose rows are ``at``, with the class of the teacher's nearest text.
 
-    UserError if the run's text bank has no classes.
+    They stay without one where the run has no texts. UserError if the run's text bank has no classes.
     """
-    if not images:
-        return ()
+    if not images or not config.text:
+        return tuple(images)
     teacher = cache.teacher_cache(config.teachers[0])
     names = classes_of_texts(teacher, config.text)
     texts = unit_rows(teacher.text_bank(config.text).class_texts(names))

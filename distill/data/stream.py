@@ -35,6 +35,7 @@ from distill.data.pixels import Pixels
 from distill.data.pool import takes_pool
 from distill.data.replayed_views import Replayed, replayed_views, takes_views
 from distill.data.support import QUERY, ROWS_OF, join_support, support_of
+from distill.data.teacher_texts import losses_of
 from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data.training_rows import TrainingRows, join_images
 
@@ -160,7 +161,7 @@ class Stream:
         return teacher_rows(
             cache,
             joined,
-            config.loss,
+            losses_of(config, cache),
             text=config.text,
             learnt_text=config.prompts.learner != "none",
             views=self._views.get(teacher),

@@ -94,6 +94,7 @@ def calibration_of_run(
     if (
         not splits
         or not model.heads
+        or not model.heads[0].has_texts
         or not {*model.heads[0].cache.text_bank(model.config.text).class_folders}.issuperset(among.names)
     ):
         return None

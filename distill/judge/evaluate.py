@@ -20,6 +20,7 @@ from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
 from distill.data.stream import refuse_several_labels
 from distill.headline import headline
+from distill.judge.space_of_split import SpaceResult
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import margins, pair_logits
@@ -97,8 +98,8 @@ class SplitResult:
 
 
 _AMONG_ALL = ("accuracy", "top5_accuracy", "ece")
-Result = SplitResult | EpisodeResult
-"""How well a split is judged: of photos, or of episodes."""
+Result = SplitResult | EpisodeResult | SpaceResult
+"""How well a split is judged: of photos, of episodes, or of photos whose teacher has no texts."""
 
 
 def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
@@ -112,7 +113,7 @@ def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
     if episodes:
         return {name: value for result in episodes for name, value in result.flat().items()}
     photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
-    by_split = {name: result.metrics() for name, result in photos.items()}
+    by_split = {n: r.metrics() for n, r in results.items() if isinstance(r, SplitResult | SpaceResult)}
     endings = dict.fromkeys(ending for numbers in by_split.values() for ending in numbers)
     flat = {
         f"{n}_{ending}": numbers[ending]

@@ -18,6 +18,7 @@ from distill.config import RunConfig
 from distill.config_checks import MEAN
 from distill.data.stream import EvalSplit, augment_of
 from distill.judge.evaluate import Result, evaluate
+from distill.judge.space_of_split import cosines_of_split
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
@@ -50,7 +51,7 @@ def open_model(
     augment = augment_of(config, cache)
     heads = model.open_heads(config, cache, device)
     if starting:
-        for head in heads:  # a bank without a text for one of the classes
+        for head in (head for head in heads if head.has_texts):  # a bank without a text for a class
             head.classifier(class_names, temperature=config.loss.temperature)
         torch.manual_seed(config.train.seed)
     student = model.build(config, cache, folder, heads, starting=starting, origin=origin)
@@ -104,7 +105,7 @@ def load_weights(model: Model, state: dict[str, Any]) -> None:
 def result_names(model: Model, splits: Iterable[str]) -> list[str]:
     """Return what results of some splits are called: SPLIT, and of more heads SPLIT@TEACHER, SPLIT@mean."""
     endings = ["", *(f"@{head.name}" for head in model.heads[1:])]
-    endings += [f"@{MEAN}"] if len(model.heads) > 1 else []
+    endings += [f"@{MEAN}"] if sum(head.has_texts for head in model.heads) > 1 else []
     return [f"{split}{ending}" for split in splits for ending in endings]
 
 
@@ -141,15 +142,15 @@ def judged(
 ) -> dict[str, Result]:
     """Judge a student's outputs on a split, by the texts as they are now: every head, and their mean.
 
-    Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
-    if no image could be read.
+    Photos are judged among the split's classes, and where ``among`` is given among all of the data; by a
+    teacher without texts its embeddings, where it has rows. UserError if no image could be read.
     """
     if isinstance(model, EpisodeModel):
         return {split.name: judged_objects(model, list(outputs), split)}
     names = among.names if among is not None else split.class_names
     classifiers = classifiers_for(model.config, model.heads, model.folder.class_names, names)
     kept = list(outputs)
-    return {
+    results: dict[str, Result] = {
         f"{split.name}{ending}": evaluate(
             [(rows[:, columns], labels) for rows, labels in kept],
             classifier,
@@ -160,6 +161,13 @@ def judged(
         )
         for ending, columns, classifier in classifiers
     }
+    for i, head in enumerate(model.heads if kept else ()):
+        name = f"{split.name}@{head.name}" if i else split.name
+        if not head.has_texts:
+            rows = torch.cat([head.embed(rows) for rows, _ in kept])
+            if (result := cosines_of_split(head, rows, split, name=name)) is not None:
+                results[name] = result
+    return results
 
 
 @torch.no_grad()

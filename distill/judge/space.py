@@ -27,7 +27,7 @@ ROUNDING = 1e-6
 def space_metrics(
     student: Tensor,
     teacher: Tensor,
-    text: Tensor,
+    text: Tensor | None,
     *,
     temperature: float = 0.07,
     k: int = 256,
@@ -41,7 +41,7 @@ def space_metrics(
     student, teacher
         [N, D1] and [N, D2], raw, one row an image in the same order.
     text
-        [C, D2], raw, one row a class.
+        [C, D2], raw, one row a class; None of a teacher without texts.
     temperature, k
         Of ``vlalign``: what cosines are divided by, and how many of the teacher's nearest texts count.
     top
@@ -55,15 +55,16 @@ def space_metrics(
         Finite numbers by the names of the functions below; ``cosine`` is the mean of every image's own, and
         ``vlalign`` the loss. Left out is what is not defined: with one image ``linear_cka`` and
         ``image_neighbours_K``, with fewer than three ``pairwise_spearman``, and where D1 is not D2 (a
-        student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``. ValueError if there is
-        no image or no text, shapes do not fit, a number is not finite, or ``k`` or one of ``top`` is below 1.
+        student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``, the last two without
+        texts too. ValueError if there is no image or no text, shapes do not fit, a number is not finite, or ``k`` or one of ``top`` is below 1.
     """
     _check(student, teacher, text, smallest=min([k, *top]))
-    unit_student, unit_teacher, unit_text = _unit(student), _unit(teacher), _unit(text)
+    unit_student, unit_teacher = _unit(student), _unit(teacher)
     numbers: dict[str, float] = {}
     if student.shape[1] == teacher.shape[1]:
         numbers["cosine"] = float((unit_student * unit_teacher).sum(dim=1).mean())
-        numbers |= _text_metrics(unit_student, unit_teacher, unit_text, temperature, k, top)
+        if text is not None:
+            numbers |= _text_metrics(unit_student, unit_teacher, _unit(text), temperature, k, top)
     if len(student) > 1:
         numbers["linear_cka"] = linear_cka(unit_student, unit_teacher)
         ours, theirs = (image_neighbours(unit, max(top, default=1)) for unit in (unit_student, unit_teacher))
@@ -165,12 +166,12 @@ def _unit(rows_ND: Tensor) -> Tensor:
     return F.normalize(rows_ND.detach().cpu().double(), dim=1, eps=1e-300)
 
 
-def _check(student: Tensor, teacher: Tensor, text: Tensor, *, smallest: int) -> None:
-    named = {"student": student, "teacher": teacher, "text": text}
+def _check(student: Tensor, teacher: Tensor, text: Tensor | None, *, smallest: int) -> None:
+    named = {"student": student, "teacher": teacher, **({"text": text} if text is not None else {})}
     shapes = ", ".join(f"{name} {tuple(rows.shape)}" for name, rows in named.items())
     if any(rows.ndim != 2 or not rows.numel() for rows in named.values()):
         raise ValueError(f"there is no image or no text to compare: {shapes}")
-    if len(student) != len(teacher) or teacher.shape[1] != text.shape[1]:
+    if len(student) != len(teacher) or (text is not None and teacher.shape[1] != text.shape[1]):
         raise ValueError(f"student [N, D1], teacher [N, D2] and text [C, D2] do not fit: {shapes}")
     for name, rows in named.items():
         if not rows.isfinite().all():

@@ -161,13 +161,18 @@ class TrainedRun:
         """Every class of the data; None where every split has each, or one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
         among = AllClasses.competing({**self.cache.manifest.splits, **self.folder.classes})
-        for head in self.heads:
+        for head in (head for head in self.heads if head.has_texts):
             among = competing(among, head.cache.text_bank(self.config.text))
         return among
 
     def results(self, split: EvalSplit, outputs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Result]:
         """Judge the student's (outputs [B, ...], labels [B]) on a split, and say how it is other data."""
         of_heads = judged(self.model, outputs, split, among=self.competing)
+        if not of_heads:
+            raise UserError(
+                f"{split.name} cannot be judged: the teacher of {self.cache.path} has no texts, and no rows of it",
+                fix="choose a --split that the cache has.",
+            )
         other_data = self.other_data(split.name)
         return {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
 

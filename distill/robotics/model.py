@@ -53,7 +53,7 @@ class EpisodeModel:
     amp_dtype: torch.dtype | None
 
     unit: ClassVar[str] = "episodes"
-    headline: ClassVar[str] = "accuracy, precision and recall by counts, mean average precision"
+    headline: ClassVar[str] = "accuracy, precision and recall by counts, mean average precision in percent"
     measure: ClassVar[str] = "mean average precision"
     chosen_by: ClassVar[str] = "id_val_average_precision"
     curves: ClassVar[tuple[tuple[str, str], ...]] = tuple(

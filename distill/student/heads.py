@@ -14,13 +14,14 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.config_checks import MEAN
+from distill.data.teacher_texts import has_texts
 from distill.data.training_data import TeacherRows
 from distill.objective import Scales
 from distill.student import phi_s
 from distill.student.centring import MEAN_ROWS, Bank, Centre
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns, mean_of
 from distill.student.prompts import open_texts
-from distill.student.texts import FixedTexts, Texts
+from distill.student.texts import FixedTexts, NoTexts, Texts
 
 PHI_S = "phi-s"
 
@@ -41,6 +42,11 @@ class Head:
     centre: Centre | None = None
     bank: Bank | None = None
     scales: Scales | None = None
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether there are texts that its embeddings are compared with: not of a teacher without any."""
+        return not isinstance(self.texts, NoTexts)
 
     def in_its_space(self, rows: Tensor) -> Tensor:
         """Return raw rows of the teacher's images [B, D] as the student is to give them."""
@@ -84,11 +90,13 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
     for name in config.teachers:
         own = cache.teacher_cache(name)
         start = heads[-1].stop if heads else 0
-        texts: Any = (
-            FixedTexts(own.text_bank(config.text), device)
-            if config.prompts.learner == "none"
-            else open_texts(own, config.prompts, text=config.text, seed=config.train.seed, device=device)
-        )
+        texts: Any
+        if not has_texts(config, own):
+            texts = NoTexts(str(own.path))
+        elif config.prompts.learner == "none":
+            texts = FixedTexts(own.text_bank(config.text), device)
+        else:
+            texts = open_texts(own, config.prompts, text=config.text, seed=config.train.seed, device=device)
         centre = Centre(own.embed_dim).to(device) if config.loss.center else None
         stop = start + own.embed_dim
         bank = Bank() if config.loss.im_cst and config.loss.im_cst_bank else None
@@ -122,9 +130,12 @@ def set_from_rows(
     """
     for head, own in zip(heads, rows, strict=True):
         if head.centre is not None:
-            texts = head.cache.text_bank(config.text).class_texts(tuple(class_names))
-            sample = own.sampled(MEAN_ROWS, seed=0)
-            head.centre.set_means(sample.to(device), torch.from_numpy(texts).to(device))
+            images = own.sampled(MEAN_ROWS, seed=0).to(device)
+            texts = images  # what stands in for texts later is made of images
+            if head.has_texts:
+                bank = head.cache.text_bank(config.text)
+                texts = torch.from_numpy(bank.class_texts(tuple(class_names))).to(device)
+            head.centre.set_means(images, texts)
         if head.bank is not None:
             most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else len(own.row_of)
             sample = own.sampled(most, seed=config.train.seed).to(device)
@@ -149,8 +160,8 @@ def classifiers_for(
 ) -> list[tuple[str, slice, Classifier]]:
     """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
 
-    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``, and of
-    the mean of several heads' logits ``SPLIT@mean``.
+    One for every head with texts; results of the first head are called as their split, of another
+    ``SPLIT@TEACHER``, and of the mean of several heads' logits ``SPLIT@mean``.
     """
     if config.train.baseline:
         columns = list(closed_set_columns(all_classes, class_names))
@@ -162,6 +173,7 @@ def classifiers_for(
             head.classifier(class_names, temperature=config.loss.temperature),
         )
         for i, head in enumerate(heads)
+        if head.has_texts
     ]
     if len(own) > 1:
         own.append((f"@{MEAN}", slice(None), mean_of([(columns, one) for _, columns, one in own])))

@@ -19,6 +19,7 @@ from distill.config_checks import MEAN
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
+from distill.data.teacher_texts import losses_of
 from distill.headline import SET_ASIDE
 from distill.losses import classification_loss, teacher_weights
 from distill.metrics import ClassCounts
@@ -49,11 +50,27 @@ class PhotoModel:
     amp_dtype: torch.dtype | None
 
     unit: ClassVar[str] = "images"
-    headline: ClassVar[str] = "macro accuracy"
-    measure: ClassVar[str] = "macro accuracy"
-    chosen_by: ClassVar[str] = "id_val_accuracy"
-
     open_heads: ClassVar[Callable[..., tuple[Head, ...]]] = staticmethod(open_heads)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether it classifies: not where its first teacher has no texts. Then it is judged by cosines."""
+        return not self.heads or self.heads[0].has_texts
+
+    @property
+    def measure(self) -> str:
+        """What it is judged by."""
+        return "macro accuracy" if self.has_texts else "mean cosine with the teacher"
+
+    @property
+    def headline(self) -> str:
+        """The same, with its unit."""
+        return f"{self.measure} in percent" if self.has_texts else self.measure
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric that chooses, of id_val."""
+        return "id_val_accuracy" if self.has_texts else "id_val_cosine"
 
     @property
     def curves(self) -> tuple[tuple[str, str], ...]:
@@ -61,10 +78,13 @@ class PhotoModel:
 
         Of several heads it is the first, and on the tests the mean of all as well.
         """
-        of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
         tests = ("id_test", "ood_test", "ood_query")
-        told = [(name, name) for name in ("train", *SET_ASIDE, *tests)]
-        if len(self.heads) > 1:
+        names = ("train", *SET_ASIDE, *tests)
+        if not self.has_texts:
+            return tuple((f"{name} cosine", f"{name}_cosine") for name in names)
+        of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
+        told = [(name, name) for name in names]
+        if sum(head.has_texts for head in self.heads) > 1:
             told += [(f"{name}, mean of heads", f"{name}@{MEAN}") for name in tests]
         return tuple(
             (f"{label} among all", f"{name}_all_accuracy")
@@ -118,10 +138,14 @@ class PhotoModel:
         """Return a batch's losses with their ``total``, and its cosines or logits [B, C] without gradient.
 
         With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum;
-        the cosines are the first head's. Of mixed images every loss is that of both images' targets, by their
-        shares.
+        the cosines are the first head's, none [B, 0] of one without texts. Of mixed images every loss is that
+        of both images' targets, by their shares.
         """
-        texts = [head.class_texts(self.class_names, head.embed(outputs)) for head in self.heads]
+        texts = [
+            head.class_texts(self.class_names, rows) if head.has_texts else rows[:0]
+            for head in self.heads
+            for rows in [head.embed(outputs)]
+        ]
         own, scores = self._losses(outputs, batch, texts)
         if (mix := batch.mix) is None:
             return own, scores
@@ -148,7 +172,7 @@ class PhotoModel:
                 head.in_its_space(targets.teacher_BD),
                 text,
                 batch.label_B,
-                self.config.loss,
+                losses_of(self.config, head.cache),
                 captions=None if captions is None else head.texts_in_its_space(captions),
                 neighbours=targets.neighbours,
                 cosines=cosines,
@@ -175,9 +199,11 @@ class PhotoModel:
                 label_B.clamp(min=0),
                 reduction="none",
             )
+            if head.has_texts
+            else torch.zeros(len(label_B), device=label_B.device)
             for head, targets, text in zip(self.heads, batch.targets, texts, strict=True)
         ]
-        judges = [True] * len(entropies)
+        judges = [head.has_texts for head in self.heads]
         return teacher_weights(torch.stack(entropies, dim=1), label_B, judges_T=judges).unbind(dim=1)
 
     def counts(self, state: dict[str, Any]) -> ClassCounts:

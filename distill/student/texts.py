@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from cache.runtime.errors import UserError
 from cache.store.text_banks import TextBank
 
 
@@ -46,3 +47,23 @@ class FixedTexts:
         if names not in self._made:
             self._made[names] = torch.from_numpy(self._bank.class_texts(names)).to(self._device)
         return self._made[names]
+
+
+class NoTexts:
+    """Of a teacher that reads none."""
+
+    per_image = False
+    learner = None
+
+    def __init__(self, where: str) -> None:
+        """``where`` names the cache."""
+        self._where = where
+
+    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
+        """Raise a UserError: there is none."""
+        del class_names, images_BD
+        raise UserError(
+            f"{self._where} has no texts of this teacher, and this needs some",
+            fix=f"add some (distill cache add-texts {self._where} --bank means --from-images), and name them: "
+            "--text means.",
+        )

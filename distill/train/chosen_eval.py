@@ -63,7 +63,7 @@ def choose_eval(session: Session) -> dict[str, Any]:
     return {
         "eval_size": size,
         "eval_crop": crop,
-        "chosen_by": f"accuracy on {split}",
+        "chosen_by": f"{session.model.chosen_by.removeprefix('id_val_')} on {split}",
         "scores": scores,
         "left_out": left_out,
         **_judged(there, there.splits),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.spec import WEBDATASET
 from distill.config import SCRATCH, RunConfig
+from distill.data.teacher_texts import OF_TEXTS
 from distill.data.pool import has_pool, is_pool_alone
 from distill.settings import load_recipe, parsed_settings, with_settings
 
@@ -37,9 +39,18 @@ def default_recipe(cache_dir: Path, settings: Sequence[str], *, from_tars: bool 
     return WITH_POOL if takes_pool and has_pool(cache) else HEAD_FIRST
 
 
-def default_settings(cache_dir: Path) -> tuple[str, ...]:
-    """Return what a recipe that nobody named is changed by for a cache: without a label there is no cls."""
-    return ("loss.cls=0",) if is_pool_alone(EmbeddingCache.open(cache_dir)) else ()
+def default_settings(cache_dir: Path, settings: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what a recipe that nobody named is changed by for a cache.
+
+    Without a label there is no cls; where no teacher has texts there is nothing that needs some. ``settings``
+    are those that are given beside it.
+    """
+    cache = EmbeddingCache.open(cache_dir)
+    teachers = parsed_settings(settings).get("teachers", [MAIN_TEACHER])
+    known = [name for name in teachers if name in cache.teacher_names]
+    if not cache.holds_episodes and not any(cache.teacher_cache(name).bank_names for name in known):
+        return tuple(f"loss.{name}=0" for name in OF_TEXTS)
+    return ("loss.cls=0",) if is_pool_alone(cache) else ()
 
 
 def config_of(recipe: str, settings: Sequence[str], *, named: bool = True) -> RunConfig:

@@ -114,9 +114,12 @@ def judge_average(session: Session, name: str, *, late: bool) -> dict[str, float
 def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     """Return one line for people about an epoch."""
     curves = session.model.curves
-    told = [f"{label} {line[name]:.1f}%" for label, name in curves if name in line]
-    average = [(f"{EMA} {label}", line.get(f"{EMA}_{name}")) for label, name in curves]
-    told += [f"{label} {value:.1f}%" for label, value in average if value is not None]
+    told = [
+        f"{label} {line[name]:.3f}" if name.endswith("_cosine") else f"{label} {line[name]:.1f}%"
+        for before in ("", f"{EMA}_")
+        for label, name in ((f"{before.replace('_', ' ')}{label}", before + name) for label, name in curves)
+        if name in line
+    ]
     return "  ".join(
         [
             f"epoch {line['epoch'] + 1}/{session.config.train.epochs}",
@@ -143,7 +146,7 @@ def summarize(
     return {
         "status": "finished",
         "epochs": len(history),
-        "headline": f"{_mean_of(session.config, len(history))}, {model.headline} in percent",
+        "headline": f"{_mean_of(session.config, len(history))}, {model.headline}",
         **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
         "images": {"train": data.count, **({"pool": pool.images} if pool is not None else {})}

@@ -163,8 +163,8 @@ def by_ridge(data: HeadData, rows: Rows, session: Session) -> dict[str, Any]:
     if head is None:
         split = next((name for name in CHOSEN_ON if name in data.splits), None)
         if split is not None:
-            chosen_by = f"accuracy on {split}"
-            ridge, head, scores = best_of(whole, lambda head: _accuracy(head, data, session, split))
+            chosen_by = f"{data.model.chosen_by.removeprefix('id_val_')} on {split}"
+            ridge, head, scores = best_of(whole, lambda head: _score(head, data, session, split))
         else:
             chosen_by = "cosine on a held-out tenth"
             aside = data.held_out(rows.at)
@@ -205,12 +205,12 @@ def _put(head: LinearHead, data: HeadData) -> None:
     set_linear(data.model.student, head.weight, head.bias)
 
 
-def _accuracy(head: LinearHead, data: HeadData, session: Session, split: str) -> float:
+def _score(head: LinearHead, data: HeadData, session: Session, split: str) -> float:
     _put(head, data)
     outputs = outputs_of_split(data, session, split)
     results = judged(data.model, [outputs], session.splits[split])
     metrics = metrics_of(results)
-    return metrics[f"{split}_accuracy"]
+    return metrics[data.model.chosen_by.replace("id_val", split)]
 
 
 @torch.no_grad()

@@ -81,7 +81,9 @@ def _told(what: str, accuracies: str) -> str:
 
 def _accuracies(numbers: dict[str, Any], *, of: str = "") -> str:
     names = ("id_val", "class_val", "pool_val", "id_test", "ood_test", "ood_query")
-    return "  ".join(f"{n} {numbers[key]:.1f}%" for n in names if (key := f"{of}{n}_accuracy") in numbers)
+    told = [f"{n} {numbers[key]:.1f}%" for n in names if (key := f"{of}{n}_accuracy") in numbers]
+    told += [f"{n} cosine {numbers[key]:.3f}" for n in names if (key := f"{of}{n}_cosine") in numbers]
+    return "  ".join(told)
 
 
 def _make(run: StudentRun, progress: Progress) -> dict[str, Any]:

@@ -55,12 +55,12 @@ def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs | None:
     if isinstance(session.model, EpisodeModel):
         return None
     model, splits = session.model, [session.splits[name] for name in outputs if name not in SET_ASIDE]
-    answers = {split.name: _answers(model, split, *outputs[split.name]) for split in splits}
+    answers = {s.name: _answers(model, s, *outputs[s.name]) for s in splits if model.has_texts}
     shown = shown_split([*answers])
     pictures = _pictures(session.splits[shown], pictures_to_keep(answers[shown])) if shown else {}
     return RunOutputs(
         answers=answers,
-        sample=_sample(model, splits, outputs, answers),
+        sample=_sample(model, splits, outputs),
         pictures=pictures,
         logits=_logits(model, splits, outputs),
     )
@@ -113,7 +113,8 @@ def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tenso
 
 def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
     """Return every head's logits over all classes of the data, of as many images as may be kept."""
-    if not splits:  # of a pool alone without tests there is not even a class
+    classifies = not model.heads or any(head.has_texts for head in model.heads)
+    if not splits or not classifies:  # of a pool alone without tests there is not even a class
         return {}
     among = AllClasses.of(model.folder.classes)
     heads = classifiers_for(model.config, model.heads, model.folder.class_names, among.names)
@@ -142,9 +143,7 @@ def _in_batches(model: PhotoModel, classifier: Classifier, outputs: Tensor) -> T
     return torch.cat([classifier(batch.to(model.device)).float().cpu() for batch in batches])
 
 
-def _sample(
-    model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs, answers: Mapping[str, Answers]
-) -> EmbeddingSample | None:
+def _sample(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> EmbeddingSample | None:
     if not model.heads:
         return None
     head, cache = model.heads[0], _teacher(model)
@@ -152,24 +151,24 @@ def _sample(
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     for split in splits:
-        rows, of_split = rows_of(cache, split.name), answers[split.name]
+        rows, keys, labels = rows_of(cache, split.name), split.keys, outputs[split.name][1]
         if rows is None:
             continue
-        row_of = rows.find(of_split.keys)
+        row_of = rows.find(keys)
         with_row = np.flatnonzero(row_of >= 0).tolist()
-        class_of = [of_split.class_names[of_split.labels[i]] for i in with_row]
+        class_of = [split.class_names[labels[i]] for i in with_row]
         most = SAMPLE[split.name.partition("_")[0]]
-        drawn = spread_sample([of_split.keys[i] for i in with_row], class_of, most=most)
+        drawn = spread_sample([keys[i] for i in with_row], class_of, most=most)
         at = [with_row[i] for i in drawn]
         if at:
-            images += [(of_split.keys[with_row[i]], split.name, class_of[i]) for i in drawn]
+            images += [(keys[with_row[i]], split.name, class_of[i]) for i in drawn]
             ours.append(head.embed(outputs[split.name][0])[at])
             theirs.append(head.in_its_space(torch.from_numpy(rows.embeddings[row_of[at]])).cpu())
     if not images:
         return None
-    keys, names, classes = zip(*images, strict=True)
+    of_images, names, classes = zip(*images, strict=True)
     return EmbeddingSample(
-        keys=keys, splits=names, classes=classes, student=_unit(ours), teacher=_unit(theirs)
+        keys=of_images, splits=names, classes=classes, student=_unit(ours), teacher=_unit(theirs)
     )
 
 

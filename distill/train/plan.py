@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from cache import EmbeddingCache
 from cache.runtime.progress import Progress, Silent
 from distill.config import OptimConfig, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
+from distill.data.teacher_texts import settled
 from distill.judge.model import outputs_of
 from distill.record.run_log import LAST_EPOCHS
 from distill.settings import flat
@@ -56,6 +58,7 @@ def plan(
         What :func:`distill.train.start.train` raises before its first epoch, and in its first steps.
     """
     check_optimizer(config.optim)
+    config = settled(config, EmbeddingCache.open(cache_dir))
     origin = origin_of(config, code=code)
     start, origin = FirstWeights().find(config.student, origin)
     stream = open_stream(as_begun(config, [], decoder), cache_dir=cache_dir, data_dir=data_dir, check=check)

@@ -50,7 +50,8 @@ def chosen_number(choose_by: str, line: Mapping[str, Any], metric: str, *, of: s
     ``metric`` is that of ``id_val``, ``of`` the average of weights that it is of; None where nothing is set
     aside. The OOD test never chooses.
     """
-    splits = ("id_val", "class_val") if choose_by == "auto" else (choose_by,)
+    of_pool = ("pool_val",) if metric.endswith("_cosine") else ()  # as true of images without a label
+    splits = ("id_val", "class_val", *of_pool) if choose_by == "auto" else (choose_by,)
     before = f"{of}_" if of else ""
     names = (before + metric.replace("id_val", split, 1) for split in splits)
     return next((float(line[name]) for name in names if name in line), None)

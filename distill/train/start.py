@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cache import EmbeddingCache
 from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
@@ -16,6 +17,7 @@ from distill.checkpoint import read_checkpoint
 from distill.config import SCRATCH, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
+from distill.data.teacher_texts import settled, without_texts_note
 from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
@@ -77,6 +79,7 @@ def train(
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
     check_optimizer(config.optim)
+    config = settled(config, EmbeddingCache.open(cache_dir))
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
@@ -138,8 +141,9 @@ def note_surprises(session: Session, progress: Progress) -> None:
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
     # Of a file what is not in its name, which train says: that it held more.
     start = made.start if made.sha256 and made.start != session.config.student.start else ""
+    texts = without_texts_note(session.config, model.cache)
     for line in filter(
-        None, (session.replayed.note, _unused(session), in_its_place(session.decoder), slow, start)
+        None, (texts, session.replayed.note, _unused(session), in_its_place(session.decoder), slow, start)
     ):
         progress.note(line)
     kept = model.cache.column_settings("pixels")

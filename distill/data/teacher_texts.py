@@ -1,0 +1,83 @@
+"""Which texts a run's teachers have: of those that read none, what needs texts is left out or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cache import EmbeddingCache
+from distill.config import LossConfig, RunConfig
+from distill.config_fields import require
+
+DEFAULT = RunConfig().text
+# Losses that compare with texts, of classes or of images.
+OF_TEXTS = ("cls", "vlalign", "cap")
+ADD_TEXTS = "distill cache add-texts {} --bank means --from-images"
+
+
+def has_texts(config: RunConfig, teacher: EmbeddingCache) -> bool:
+    """Say whether a teacher's head is compared with texts: not where it reads none, or ``text`` is ''."""
+    return bool(config.text) and bool(teacher.bank_names)
+
+
+def losses_of(config: RunConfig, teacher: EmbeddingCache) -> LossConfig:
+    """Return the losses that one teacher's head learns by: of one without texts those that need none."""
+    return config.loss if has_texts(config, teacher) else without_texts(config.loss)
+
+
+def without_texts(loss: LossConfig) -> LossConfig:
+    """Return losses without those that compare with texts."""
+    return replace(loss, **dict.fromkeys(OF_TEXTS, 0.0), vlalign_filter=False)
+
+
+def settled(config: RunConfig, cache: EmbeddingCache) -> RunConfig:
+    """Return a config whose ``text`` is what a cache has: where it is the default, the only bank, or none.
+
+    UserError if no teacher has texts and something asks for them, or a teacher is left with no loss.
+    """
+    if config.train.baseline or cache.holds_episodes:
+        return config
+    teachers = [cache.teacher_cache(name) for name in config.teachers]
+    banks = {bank for teacher in teachers for bank in teacher.bank_names}
+    if config.text == DEFAULT and DEFAULT not in banks and len(banks) < 2:
+        config = replace(config, text=next(iter(banks), ""))
+    if not config.text:
+        model = cache.teacher_spec.model
+        why = "text is ''" if banks else f"{cache.path} has none: its teacher {model} gave no texts"
+        _check(config, cache, why)
+    elif not banks:
+        teachers[0].listed_bank(config.text)  # says that there is none
+    by_ridge = config.train.head_only == "closed-form"  # which asks for no loss
+    for name, teacher in zip(config.teachers, teachers, strict=True):
+        require(
+            by_ridge or not losses_of(config, teacher).is_off,
+            f"the teacher {name} of {cache.path} has no texts, and every loss that needs none is off",
+            f"switch one on: loss.mse=1; or add texts: {ADD_TEXTS.format(cache.path)}",
+        )
+    return config
+
+
+def _check(config: RunConfig, cache: EmbeddingCache, why: str) -> None:
+    """Refuse what needs texts; UserError names the first."""
+    needs = {f"loss.{name}": (getattr(config.loss, name), 0) for name in OF_TEXTS}
+    needs["loss.vlalign_filter"] = (config.loss.vlalign_filter, "false")
+    needs["prompts.learner"] = (config.prompts.learner if config.prompts.learner != "none" else 0, "none")
+    for name, (asked, off) in needs.items():
+        require(
+            not asked,
+            f"{name} needs texts, and {why}",
+            f"set {name}={off}, add texts by {ADD_TEXTS.format(cache.path)}, or choose another teacher.",
+        )
+
+
+def without_texts_note(config: RunConfig, cache: EmbeddingCache) -> str:
+    """Return one line about the teachers of a run that have no texts; '' where each has."""
+    if config.train.baseline or cache.holds_episodes:
+        return ""
+    without = [name for name in config.teachers if not has_texts(config, cache.teacher_cache(name))]
+    if not without:
+        return ""
+    who = f"the teacher{'s' * (len(without) > 1)} {' and '.join(without)}" if len(config.teachers) > 1 else "the teacher"
+    return (
+        f"{who} gave no texts: cls, vlalign and cap are left out, and what is judged is how near the "
+        f"student's embeddings are to the teacher's; class means can stand in: {ADD_TEXTS.format(cache.path)}"
+    )
