@@ -128,7 +128,8 @@ class PhotoModel:
         """Return a batch's losses with their ``total``, and its cosines or logits [B, C] without gradient.
 
         With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum;
-        the cosines are the first head's, none [B, 0] of one without texts. Of mixed images every loss is that of both images' targets, by their
+        the cosines are the first head's, none [B, 0] of one without texts. Of mixed images every loss is that
+        of both images' targets, by their
         shares.
         """
         texts = [
