@@ -238,7 +238,7 @@ class EmbeddingCache:
         if name not in self._own.banks:
             choices = f"{nearest_names(name, self.bank_names)}choose from {', '.join(self.bank_names)}."
             command = f"distill cache add-texts {self.path} --bank {name} --text-file FILE"
-            add_one = f"add one: {command}, of lines CLASS<TAB>TEXT."
+            add_one = f"add one: {command}, of lines CLASS<TAB>TEXT; or class means, --from-images."
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
                 fix=choices if self.bank_names else add_one,

@@ -25,6 +25,8 @@ LABELS = {
     "id_test": "ID",
     "ood_test": "OOD",
 }
+# How the metric ends that judges where there are no texts to classify by.
+COSINE = "cosine"
 # Points of accuracy: less is what another seed does.
 CLEARLY = 1.0
 NOTHING_TO_JUDGE = (
@@ -34,14 +36,28 @@ NOTHING_TO_JUDGE = (
 
 
 def headline(metrics: Mapping[str, Any], split: str) -> float | None:
-    """Return what judges a split, in percent; None where nothing does.
+    """Return what judges a split; None where nothing does.
 
-    Mean average precision of episodes, macro accuracy of photos: among the split's own classes, of one class
-    among all.
+    In percent mean average precision of episodes, macro accuracy of photos: among the split's own classes, of
+    one class among all; of a teacher without texts the mean cosine with its rows, -1 to 1.
     """
     own, among_all = ("average_precision", "accuracy"), ("all_accuracy",)
     endings = among_all + own if is_of_one_class(metrics, split) else own + among_all
+    endings += (COSINE,)
     return next((metrics[f"{split}_{name}"] for name in endings if f"{split}_{name}" in metrics), None)
+
+
+def is_by_cosine(metrics: Mapping[str, Any], split: str) -> bool:
+    """Say whether a split's :func:`headline` is a cosine, because there are no texts to classify by."""
+    return f"{split}_{COSINE}" in metrics and headline(metrics, split) == metrics[f"{split}_{COSINE}"]
+
+
+def headline_words(metrics: Mapping[str, Any], split: str) -> str:
+    """Return a split's :func:`headline` as a person writes it; '' of none."""
+    value = headline(metrics, split)
+    if value is None:
+        return ""
+    return f"{value:.3f}" if is_by_cosine(metrics, split) else f"{value:.1f}%"
 
 
 def is_of_one_class(metrics: Mapping[str, Any], split: str) -> bool:
@@ -62,6 +78,8 @@ def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
     """Return how a split's :func:`headline` is called over some runs' metrics."""
     judged = [metrics for metrics in runs if headline(metrics, split) is not None]
+    if judged and all(is_by_cosine(metrics, split) for metrics in judged):
+        return f"{LABELS[split]}, {COSINE}"
     among = judged and all(is_of_one_class(m, split) and f"{split}_all_accuracy" in m for m in judged)
     return LABELS[split] + (" among all" if among else "")
 
@@ -76,22 +94,23 @@ def below_closed_form(summary: Mapping[str, Any]) -> str:
     for split in ("id_val", "id_test"):
         before, after = headline(of_ridge, split), headline(summary, split)
         if before is not None and after is not None:
+            words = f"{headline_words(summary, split)} for {headline_words(of_ridge, split)}"
             return (
-                f"the trained student is below its closed form ({LABELS[split]} {after:.1f}% for "
-                f"{before:.1f}%): lower optim.lr, or keep that head with --head-only"
-                if before - after > max(CLEARLY, _standard_error(before, after, _images(summary, split)))
+                f"the trained student is below its closed form ({headline_label([summary], split)} {words}): "
+                "lower optim.lr, or keep that head with --head-only"
+                if before - after > _clearly(summary, split, before, after)
                 else ""
             )
     return ""
 
 
-def _images(summary: Mapping[str, Any], split: str) -> int:
-    return int(summary.get("space", {}).get(split, {}).get("images", 0))
-
-
-def _standard_error(before: float, after: float, images: int) -> float:
-    """Return that of the difference of two accuracies in percent, each of so many images; 0 of none known."""
-    return float(((before * (100 - before) + after * (100 - after)) / images) ** 0.5) if images else 0.0
+def _clearly(summary: Mapping[str, Any], split: str, before: float, after: float) -> float:
+    """Return what a difference must be more than; of accuracies at least its standard error."""
+    if is_by_cosine(summary, split):
+        return CLEARLY / 100
+    images = int(summary.get("space", {}).get(split, {}).get("images", 0))
+    variance = (before * (100 - before) + after * (100 - after)) / images if images else 0.0
+    return max(CLEARLY, float(variance**0.5))
 
 
 def one_class_notes(alone: Mapping[str, bool]) -> list[str]:

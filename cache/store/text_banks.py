@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names, some_of
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.locks import only_writer
+from cache.sources.key_hashes import hashes_of
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.hdf5_columns import BLOBS, Column, Forms, map_columns, texts, write_columns
 from cache.store.manifest import Manifest
@@ -27,12 +29,26 @@ _FORMS: Forms = {
 }
 
 
+# Of texts that are made of images.
+_MADE_OF = "made_of"
+
+
+def _no_images() -> NDArray[np.uint64]:
+    return np.empty(0, dtype=np.uint64)
+
+
+def image_hashes(split: str, keys: Sequence[str], at: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return what names images of a split in :attr:`TextBank.made_of`: of the keys ``at`` some places."""
+    return hashes_of(f"{split}/{keys[i]}" for i in at.tolist())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextBank:
     """T texts and their raw embeddings [T, D] float32.
 
     ``class_index[i]`` is the position of text i's class in ``class_folders``, or -1 for a text of no
-    class. A class may have several texts (one a template, say).
+    class. ``made_of`` are hashes of the test images that went into them (:func:`image_hashes`), which are not
+    judged with it. A class may have several texts (one a template, say).
     """
 
     name: str
@@ -40,6 +56,7 @@ class TextBank:
     class_folders: tuple[str, ...]
     class_index: NDArray[np.int32]
     embeddings: NDArray[np.float32]
+    made_of: NDArray[np.uint64] = field(default_factory=_no_images)
 
     def class_texts(self, class_names: Sequence[str]) -> NDArray[np.float32]:
         """Return one raw row a class, [C, D] float32, in the order of ``class_names``.
@@ -102,6 +119,7 @@ def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **abo
         "class_folder": texts(bank.class_folders),
         "class_index": bank.class_index,
         "text_embedding": bank.embeddings,
+        **({_MADE_OF: bank.made_of} if len(bank.made_of) else {}),
     }
     write_columns(cache / name, columns)
     return ListedBank.of(cache, name, texts=len(bank.texts), **about)
@@ -161,13 +179,16 @@ def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
     with reading(path, what="the text bank"):
         if sha256_of(path) != sha256:
             raise ValueError("its checksum is not the manifest's")
-        columns = map_columns(path, _FORMS)
+        with open_hdf5(path) as file:
+            more: Forms = {_MADE_OF: ("u", (1,))} if _MADE_OF in file else {}
+        columns = map_columns(path, {**_FORMS, **more})
         bank = TextBank(
             name=name,
             texts=columns["text"].texts(),
             class_folders=tuple(columns["class_folder"].texts()),
             class_index=np.array(columns["class_index"]),
             embeddings=np.array(columns["text_embedding"]),
+            made_of=np.array(columns.get(_MADE_OF, _no_images()), dtype=np.uint64),
         )
         if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
             raise ValueError("its columns differ in length")

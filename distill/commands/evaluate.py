@@ -27,6 +27,7 @@ from distill.commands.tables import (
     print_json,
     print_one_class,
     print_other_data,
+    space_table,
     table,
     warn,
 )
@@ -137,6 +138,17 @@ def _print_objects(title: str, results: Mapping[str, Any], both: Mapping[str, fl
 
 
 def _print_photos(title: str, results: Mapping[str, SplitResult], both: Mapping[str, float]) -> None:
+    from distill.judge.space_of_split import SpaceResult
+
+    of_space = {
+        n: {**r.metrics(), "images": r.images} for n, r in results.items() if isinstance(r, SpaceResult)
+    }
+    results = {name: result for name, result in results.items() if name not in of_space}
+    space_table(title, of_space)
+    if of_space:
+        click.echo("more of the space: --space")
+    if not results:
+        return
     splits = {name: {**r.metrics(), **_about(r)} for name, r in results.items()}
     accuracy_table(f"{title}: macro accuracy in percent", splits, both)
     print_one_class({name: len(r.per_class) for name, r in results.items()}, splits)

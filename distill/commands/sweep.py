@@ -26,7 +26,7 @@ from distill.commands.options import (
     set_option,
     wandb_option,
 )
-from distill.commands.tables import mean, print_json, table
+from distill.commands.tables import mean, percent, print_json, table
 from distill.headline import SET_ASIDE
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def sweep(
     else:
         _print_means(results, place.out)
         if chosen:
-            click.echo(f"chosen by {choose}: {printable(chosen[0])} ({chosen[1]:.1f}%)")
+            score = f"{chosen[1]:.3f}" if _by_cosine(results, str(choose)) else percent(chosen[1])
+            click.echo(f"chosen by {choose}: {printable(chosen[0])} ({score})")
     failed = [result for result in results if result.status == FAILED]
     for result in failed:
         click.echo(printable(f"failed: {result.run.name}: {result.error}"), err=True)
@@ -185,6 +186,13 @@ def _plain(result: RunResult, chosen: tuple[str, float] | None) -> dict[str, Any
     }
 
 
+def _by_cosine(results: Sequence[RunResult], split: str) -> bool:
+    from distill.headline import headline, is_by_cosine
+
+    judged = [r.summary for r in results if headline(r.summary, split) is not None]
+    return bool(judged) and all(is_by_cosine(summary, split) for summary in judged)
+
+
 def _print_means(results: Sequence[RunResult], out: Path) -> None:
     from distill.headline import NOTHING_TO_JUDGE, headline_label, headline_splits
     from distill.sweep.run import means_of
@@ -192,11 +200,17 @@ def _print_means(results: Sequence[RunResult], out: Path) -> None:
     summaries = [result.summary for result in results]
     splits = headline_splits(summaries)
     rows = [
-        [point["point"], str(point["n"]), *(mean(point, split) for split in splits)]
+        [
+            point["point"],
+            str(point["n"]),
+            *(mean(point, split, cosine=_by_cosine(results, split)) for split in splits),
+        ]
         for point in means_of(results)
     ]
     episodes = any(name.endswith("_average_precision") for r in results for name in r.summary)
     judged_by = "mean average precision" if episodes else "macro accuracy"
+    if splits and all(_by_cosine(results, split) for split in splits):
+        judged_by = "mean cosine with the teacher"
     heads = ["", "n", *(headline_label(summaries, split) for split in splits)]
     table(f"{out}: {judged_by}, mean and deviation over seeds", heads, rows)
     if any(summaries) and not splits:

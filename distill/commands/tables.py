@@ -77,11 +77,13 @@ def size(count: int) -> str:
     return f"{count / unit:,.1f} {digits}"
 
 
-def mean(row: Mapping[str, Any], name: str) -> str:
-    """Return a mean with its deviation, where there is one."""
+def mean(row: Mapping[str, Any], name: str, *, cosine: bool = False) -> str:
+    """Return a mean with its deviation, where there is one: of percent, or of a cosine."""
     if row[name] is None:
         return ""
-    return percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
+    around = row[f"{name}_std"]
+    text, digits = (f"{row[name]:.3f}", 3) if cosine else (percent(row[name]), 1)
+    return text + (f" ± {around:.{digits}f}" if around is not None else "")
 
 
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
@@ -100,6 +102,10 @@ _CALIBRATION: Columns = {
     "ece": ("ECE, own", number),
     "all_ece": ("ECE, all", number),
     "loss": ("loss", number),
+}
+_SPACE: Columns = {
+    "cosine": ("mean cosine", number),
+    "images": ("images", number),
 }
 _EPISODES: Columns = {
     "accuracy": ("accuracy", percent),
@@ -135,6 +141,12 @@ def print_one_class(classes: Mapping[str, int], splits: Mapping[str, Mapping[str
     alone = {name: "all_accuracy" in splits[name] for name, count in classes.items() if count == 1}
     for line in one_class_notes(alone):
         click.echo(f"note: {line}")
+
+
+def space_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how near embeddings are to those of a teacher without texts, by split."""
+    of_space = {name: metrics for name, metrics in splits.items() if "cosine" in metrics}
+    _metrics_table(f"{title}: embeddings beside the teacher's, which has no texts", of_space, _SPACE)
 
 
 def object_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from distill.commands.tables import (
     object_table,
     print_json,
     print_one_class,
+    space_table,
     warn,
     working,
 )
@@ -232,12 +233,15 @@ def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) 
     if contents == EPISODES:
         object_table(title, _by_group(summary))
     else:
-        names = ("train", *summary["per_class_accuracy"])
+        of_space = [name.removesuffix("_cosine") for name in summary if name.endswith("_cosine")]
+        of_space = [name for name in of_space if not name.startswith(MEANS)]
+        names = ("train", *summary["per_class_accuracy"], *of_space)
         splits = {split: _of(summary, f"{split}_") for split in names}
         means = [f"{mean}_{split}" for mean in MEANS for split in names]
         splits |= {name: own for name in means if (own := _of(summary, f"{name}_"))}
         splits = _beside(summary, "closed form", names) | splits | _beside(summary, "chosen eval", names)
-        accuracy_table(title, splits, summary)
+        accuracy_table(title, {name: own for name, own in splits.items() if "cosine" not in own}, summary)
+        space_table(title, splits)
         print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)
     if not headline_splits([summary]):
         click.echo(f"note: {NOTHING_TO_JUDGE}")

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
@@ -23,6 +25,7 @@ from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import DataFolder, Sample, Source
 from cache.sources.splits import TESTS
 from cache.store.manifest import FEATURES
+from cache.store.text_banks import image_hashes
 from distill.config import RunConfig
 from distill.config_checks import check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
@@ -35,7 +38,7 @@ from distill.data.pixels import Pixels
 from distill.data.pool import takes_pool
 from distill.data.replayed_views import Replayed, replayed_views, takes_views
 from distill.data.support import QUERY, ROWS_OF, join_support, support_of
-from distill.data.teacher_texts import losses_of
+from distill.data.teacher_texts import images_of_texts, losses_of
 from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data.training_rows import TrainingRows, join_images
 
@@ -202,6 +205,7 @@ class Stream:
             class_val=images.class_val,
             aside=images.classes_aside,
             pool_val=(images.pool_val, self.class_names),
+            made_of=images_of_texts(self.cache, self.config.text, self.config.teachers),
         )
         decode, eval_decode = self.augment.decode, self.augment.eval_decode
         needed = Counter({decode: len(images.images)})
@@ -269,11 +273,13 @@ def splits_to_judge(
     class_val: Sequence[Sample] = (),
     aside: Sequence[str] = (),
     pool_val: tuple[Sequence[Sample], tuple[str, ...]] = ((), ()),
+    made_of: NDArray[np.uint64] | None = None,
 ) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
     """Return (name, images, class names) of every split, of the images to judge on; what is set aside first.
 
     With a support, the OOD images less the support are ``ood_query``. The classes set ``aside`` are judged as
-    ``class_val``, and are no ID classes. ``pool_val`` are images of a pool, of the teacher's classes.
+    ``class_val``, and are no ID classes. ``pool_val`` are images of a pool, of the teacher's classes. Test
+    images that texts were ``made_of`` are left out: see :attr:`cache.store.text_banks.TextBank.made_of`.
     """
     judged, taken = [], set(support)
     if id_val and (samples := to_judge(folder.split("train"), id_val)):
@@ -284,6 +290,9 @@ def splits_to_judge(
         judged.append(("pool_val", tuple(pool_val[0]), pool_val[1]))
     for name in (name for name in TESTS if name in folder.splits):
         split, samples = folder.splits[name], to_judge(folder.splits[name])
+        if made_of is not None and len(made_of):
+            hashes = image_hashes(name, [image.key for image in samples], np.arange(len(samples)))
+            samples = tuple(samples[i] for i in np.flatnonzero(~np.isin(hashes, made_of)).tolist())
         if name == "ood_test" and taken:
             left = tuple(image for image in samples if image.key not in taken)
             judged.append((QUERY, left, split.classes))

@@ -37,6 +37,7 @@ from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
 from distill.data.tar_pool import pool_of_tars
 from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar
+from distill.data.teacher_texts import images_of_texts
 from distill.data.training_data import check_captions_differ
 
 WITH_FOLDER = "give the folder of its images with --data."
@@ -256,7 +257,11 @@ class TarStream:
     def splits(self) -> dict[str, EvalSplit]:
         """The splits that are not trained on, by name; their pictures are found in the tars."""
         data, decode = self.config.data, self.augment.eval_decode
-        judged = splits_to_judge(self.folder, id_val=id_val_of(self.cache, self.folder, self.aside))
+        judged = splits_to_judge(
+            self.folder,
+            id_val=id_val_of(self.cache, self.folder, self.aside),
+            made_of=images_of_texts(self.cache, self.config.text, self.config.teachers),
+        )
         count = sum(len(samples) for _, samples, _ in judged)
         where = device_for_images(data.device_images, self.device, {decode: count})
         make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from distill.config import LossConfig, RunConfig
@@ -17,6 +21,25 @@ ADD_TEXTS = "distill cache add-texts {} --bank means --from-images"
 def has_texts(config: RunConfig, teacher: EmbeddingCache) -> bool:
     """Say whether a teacher's head is compared with texts: not where it reads none, or ``text`` is ''."""
     return bool(config.text) and bool(teacher.bank_names)
+
+
+def default_bank(cache: EmbeddingCache) -> str:
+    """Return the bank of a cache that classifies unless told: ``labels``, or the only one that there is."""
+    names = cache.bank_names
+    return names[0] if len(names) == 1 else DEFAULT
+
+
+def images_of_texts(cache: EmbeddingCache, text: str, teachers: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the hashes of the test images that a bank of these teachers was made of: they are not judged."""
+    own = [cache.teacher_cache(name) for name in teachers]
+    made_of = [teacher.text_bank(text).made_of for teacher in own if text in teacher.bank_names]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *made_of])
+
+
+def not_judged_note(cache: EmbeddingCache, text: str, teachers: Sequence[str]) -> str:
+    """Return one line about test images that a bank was made of; '' where there are none."""
+    count = len(np.unique(images_of_texts(cache, text, teachers)))
+    return f"{count:,} test images are not judged: the text bank {text!r} was made of them" if count else ""
 
 
 def losses_of(config: RunConfig, teacher: EmbeddingCache) -> LossConfig:
@@ -76,7 +99,11 @@ def without_texts_note(config: RunConfig, cache: EmbeddingCache) -> str:
     without = [name for name in config.teachers if not has_texts(config, cache.teacher_cache(name))]
     if not without:
         return ""
-    who = f"the teacher{'s' * (len(without) > 1)} {' and '.join(without)}" if len(config.teachers) > 1 else "the teacher"
+    who = (
+        f"the teacher{'s' * (len(without) > 1)} {' and '.join(without)}"
+        if len(config.teachers) > 1
+        else "the teacher"
+    )
     return (
         f"{who} gave no texts: cls, vlalign and cap are left out, and what is judged is how near the "
         f"student's embeddings are to the teacher's; class means can stand in: {ADD_TEXTS.format(cache.path)}"

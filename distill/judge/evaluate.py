@@ -16,9 +16,10 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError, WrongOption
 from cache.sources.splits import LABELLED, POOL, split_name
 from cache.store.split_rows import SplitRows
-from cache.store.text_banks import TextBank
+from cache.store.text_banks import TextBank, image_hashes
 from distill.config import RoboticsConfig
 from distill.data.stream import refuse_several_labels
+from distill.data.teacher_texts import default_bank, images_of_texts
 from distill.headline import headline
 from distill.judge.space_of_split import SpaceResult
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
@@ -112,7 +113,6 @@ def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
     episodes = [result for result in results.values() if isinstance(result, EpisodeResult)]
     if episodes:
         return {name: value for result in episodes for name, value in result.flat().items()}
-    photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
     by_split = {n: r.metrics() for n, r in results.items() if isinstance(r, SplitResult | SpaceResult)}
     endings = dict.fromkeys(ending for numbers in by_split.values() for ending in numbers)
     flat = {
@@ -121,10 +121,10 @@ def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
         for n, numbers in by_split.items()
         if ending in numbers
     }
-    return flat | both_kinds(photos)
+    return flat | both_kinds(results)
 
 
-def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
+def both_kinds(results: Mapping[str, Result]) -> dict[str, float]:
     """Return ``all_harmonic_mean`` and ``id_ood_auroc``, of another head than the first ``all@HEAD_...``.
 
     They are of the ID test images and the OOD test images (of a few-shot run, those that are not support);
@@ -132,9 +132,10 @@ def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
     :func:`distill.metrics.id_against_ood`. Empty without results of both among all classes.
     """
     numbers = {}
-    for name, result in results.items():
+    photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
+    for name, result in photos.items():
         split, at, head = name.partition("@")
-        seen = results.get(f"id_test{at}{head}")
+        seen = photos.get(f"id_test{at}{head}")
         ours, theirs = (seen.among_all if seen is not None else None), result.among_all
         if split not in OOD_SPLITS or ours is None or theirs is None:
             continue
@@ -225,14 +226,15 @@ def evaluate_teacher(
     cache_dir: Path,
     *,
     splits: Sequence[str] = (),
-    text: str = "labels",
+    text: str = "",
     negative_text: str = "",
     batch_size: int = 4096,
     check: bool = False,
 ) -> dict[str, Result]:
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
-    ``splits`` names some (either name); none means all that the cache has with labels. ``negative_text`` is
+    ``splits`` names some (either name); none means all that the cache has with labels; ``text`` its bank, ''
+    :func:`distill.data.teacher_texts.default_bank`. ``negative_text`` is
     the bank of episodes' negative texts; they are judged on the main camera. With ``check`` the cache's files
     are compared with their checksums. UserError if the cache has no such split or text bank.
     """
@@ -250,7 +252,7 @@ def evaluate_teacher(
     judge = TeacherJudge(
         cache=cache,
         classes=classes,
-        text=text,
+        text=text or default_bank(cache),
         negative_text=negative_text or NEGATIVE,
         batch_size=batch_size,
     )
@@ -304,7 +306,8 @@ class TeacherJudge:
         has no text.
         """
         if labels.ndim == 1:
-            at, labels = at[labels >= 0], labels[labels >= 0]
+            judged = (labels >= 0) & ~self._went_in(split, rows, at)
+            at, labels = at[judged], labels[judged]
         outputs = (
             (
                 torch.from_numpy(rows.embeddings[at[start : start + self.batch_size]]).float(),
@@ -319,6 +322,13 @@ class TeacherJudge:
         texts = bank.class_texts(among.names if among is not None else class_names)
         classifier = TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)
         return evaluate(outputs, classifier, split=split, class_names=class_names, among=among)
+
+    def _went_in(self, split: str, rows: SplitRows, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of the rows ``at`` of a split whether the text bank was made of them."""
+        made_of = images_of_texts(self.cache, self.text, [self.cache.teacher_name])
+        if not len(made_of):
+            return np.zeros(len(at), dtype=bool)
+        return np.isin(image_hashes(rows.name, rows.keys, at), made_of)
 
     def _objects(
         self, split: str, class_names: tuple[str, ...], outputs: Iterable[tuple[Tensor, Tensor]]

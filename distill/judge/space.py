@@ -56,7 +56,8 @@ def space_metrics(
         ``vlalign`` the loss. Left out is what is not defined: with one image ``linear_cka`` and
         ``image_neighbours_K``, with fewer than three ``pairwise_spearman``, and where D1 is not D2 (a
         student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``, the last two without
-        texts too. ValueError if there is no image or no text, shapes do not fit, a number is not finite, or ``k`` or one of ``top`` is below 1.
+        texts too. ValueError if there is no image or no text, shapes do not fit, a number is not finite, or
+        ``k`` or one of ``top`` is below 1.
     """
     _check(student, teacher, text, smallest=min([k, *top]))
     unit_student, unit_teacher = _unit(student), _unit(teacher)

@@ -29,6 +29,7 @@ from distill.data.stream import EvalSplit, decoder_of, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
+from distill.data.teacher_texts import images_of_texts, not_judged_note
 from distill.data.training_rows import join_training_rows, pool_val_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.headline import SET_ASIDE
@@ -170,7 +171,8 @@ class TrainedRun:
         of_heads = judged(self.model, outputs, split, among=self.competing)
         if not of_heads:
             raise UserError(
-                f"{split.name} cannot be judged: the teacher of {self.cache.path} has no texts, and no rows of it",
+                f"{split.name} cannot be judged: the teacher of {self.cache.path} has neither texts nor rows "
+                "of it",
                 fix="choose a --split that the cache has.",
             )
         other_data = self.other_data(split.name)
@@ -188,7 +190,8 @@ class TrainedRun:
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         support, data = support_of(self.cache, self.folder, self.config.fewshot), self.config.data
-        kept: dict[str, Any] = {}
+        made_of = images_of_texts(self.cache, self.config.text, [head.name for head in self.heads])
+        kept: dict[str, Any] = {"made_of": made_of}
         if data.id_val and isinstance(self.folder, TarFolder):
             kept["id_val"] = id_val_of(self.cache, self.folder, set_aside(self.cache, data.id_val))
         elif (data.id_val or data.class_val) and "train" in self.folder.splits:
@@ -287,6 +290,8 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     )
     load_weights(model, state)
     model.student.eval()
+    if line := not_judged_note(cache, config.text, [head.name for head in model.heads]):
+        note(line)
     return TrainedRun(
         checkpoint=checkpoint,
         model=model,

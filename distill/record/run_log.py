@@ -90,7 +90,10 @@ def space_metrics(summary: dict[str, Any]) -> dict[str, float]:
 def draw_curves(
     path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
 ) -> None:
-    """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
+    """Draw loss parts, and ``curves`` (label, metric) ``of`` what they are, over the epochs.
+
+    The metrics are in percent, or cosines.
+    """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator  # here, because it takes a second
 
     with drawing(path, (11, 4.2), columns=2) as (figure, (left, right)):
@@ -106,7 +109,9 @@ def draw_curves(
             points = [(line["epoch"], line[name]) for line in history if name in line]
             if points:
                 right.plot(*zip(*points, strict=True), label=label, marker=".")
-        right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
+        cosines = all(name.endswith("_cosine") for _, name in curves)
+        scale = {"ylabel": of, "ylim": (-0.05, 1)} if cosines else {"ylabel": f"{of} (%)", "ylim": (0, 100)}
+        right.set(xlabel="epoch", **scale)
         for axes in (left, right):
             axes.grid(alpha=0.3)
             if axes.lines:

@@ -26,7 +26,7 @@ DEPTH = 2
 TEACHER = "teacher_metrics"
 OBJECTS = "per_object_average_precision"
 RESULTS = (
-    *("_accuracy", "_loss", "_precision", "_recall", "_metrics", "_ece", "_auroc", "_mean"),
+    *("_accuracy", "_loss", "_precision", "_recall", "_metrics", "_ece", "_auroc", "_mean", "_cosine"),
     *("seconds", "images_per_s"),
 )
 DEFAULT_QUESTION = "How do these runs compare?"

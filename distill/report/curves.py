@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill.headline import COSINE
 from distill.report.charts import Chart, Point, Series, draw
 from distill.report.collect import TEACHER
 from distill.report.tasks import Part, headings
@@ -19,13 +20,17 @@ def loss_charts(part: Part) -> list[Chart]:
 
 
 def metric_charts(part: Part) -> list[Chart]:
-    """Return a chart of every split's headline metrics over the epochs, in percent."""
+    """Return a chart of every split's headline metrics over the epochs, in percent, or cosines."""
     metrics = _metrics(part, "", f"_{part.task.measure}")
+    cosines = _metrics(part, "", f"_{COSINE}")
     titles = headings(part.task.results, [metric.removesuffix(f"_{part.task.measure}") for metric in metrics])
     return [
         _over_epochs(part, metric, titles[metric].removesuffix(" (%)"), f"{part.task.called} (%)")
         for metric in metrics
         if not metric.endswith(f"_top5_{part.task.measure}")
+    ] + [
+        _over_epochs(part, metric, metric.replace("_", " "), "mean cosine with the teacher")
+        for metric in cosines
     ]
 
 

@@ -77,6 +77,7 @@ PHOTOS = Task(
     results=(
         ("{split}_accuracy", "{label} (%)"),
         ("{split}_all_accuracy", "{label} among all (%)"),
+        ("{split}_cosine", "{label}, cosine with the teacher"),
         ("all{head}_harmonic_mean", "harmonic mean among all{of_head} (%)"),
     ),
     gaps=(("{split}_accuracy", "{label}: gap to teacher (points)"),),
@@ -97,6 +98,11 @@ PHOTOS = Task(
             "_all_accuracy",
             "Among all: every class of the data competes, as when an exported model is used; elsewhere a "
             "split's images are judged among that split's own classes.",
+        ),
+        (
+            "_cosine",
+            "The cosine with the teacher's own embeddings (-1 to 1) judges where the teacher has no texts to "
+            "classify by.",
         ),
         ("_ece", "ECE (15 bins, 0 to 1) is of the softmax at the run's own temperature."),
         (

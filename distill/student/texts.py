@@ -64,6 +64,6 @@ class NoTexts:
         del class_names, images_BD
         raise UserError(
             f"{self._where} has no texts of this teacher, and this needs some",
-            fix=f"add some (distill cache add-texts {self._where} --bank means --from-images), and name them: "
-            "--text means.",
+            fix=f"add some and name them: distill cache add-texts {self._where} --bank means --from-images, "
+            "then --text means.",
         )

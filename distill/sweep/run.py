@@ -22,6 +22,7 @@ from cache.runtime.signals import PARENT
 from distill.data.folders import Data, given_of, open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.tar_identities import identities_of
+from distill.data.teacher_texts import settled
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.headline import headline, headline_splits
 from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
@@ -146,6 +147,8 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
     cache = EmbeddingCache.open(place.cache)
     folder = open_folder(cache, place.data, shared_classes=True, complete=True, fix="")
     identities = identities_of(cache, folder)
+    for run in sweep.runs:
+        settled(run.config, cache)
     return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 
@@ -156,7 +159,8 @@ def _state(run: PlannedRun, folder: Path, identities: IdentityReader) -> str:
         raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
-        changed = differences(from_toml(text, where=str(folder / CONFIG)), run.config)
+        config = settled(run.config, identities.cache)
+        changed = differences(from_toml(text, where=str(folder / CONFIG)), config)
         summary = read_summary(folder)
     except (UserError, OSError, ValueError):
         return DAMAGED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from distill.data.replayed_views import has_views
 from distill.data.stream import Stream, stream_settings
 from distill.data.streams import open_stream
 from distill.data.tar_stream import TarStream
+from distill.data.teacher_texts import settled
 from distill.record.run_files import CONFIG, LAST
 from distill.student.build import input_of
 from distill.student.first_weights import FirstWeights
@@ -66,6 +67,7 @@ class Together:
         """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
         results = []
         cache = EmbeddingCache.open(place.cache)
+        runs = [replace(run, config=settled(run.config, cache)) for run in runs]
         for group in groups_of(runs, pool=has_pool(cache), views=has_views(cache)):
             for run in group:
                 watch.started(run)

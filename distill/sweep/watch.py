@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 
-from distill.headline import headline, headline_label, headline_splits
+from distill.headline import headline_label, headline_splits, headline_words
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import FAILED, FINISHED, Place, RunResult, last_line
 
@@ -24,12 +24,7 @@ def cells(run: PlannedRun, status: str, line: Mapping[str, Any], splits: Sequenc
     """Return a run's line: name, status, epoch, rate, and what its newest epoch's metrics say of splits."""
     epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
     rate = f"{line['images_per_s']:,.0f}/s" if line else ""
-    return [run.name, status, epoch, rate, *(percent(headline(line, split)) for split in splits)]
-
-
-def percent(value: float | None) -> str:
-    """Return a percentage with one decimal, nothing for None."""
-    return "" if value is None else f"{value:.1f}%"
+    return [run.name, status, epoch, rate, *(headline_words(line, split) for split in splits)]
 
 
 class LiveTable:
@@ -114,7 +109,7 @@ class Lines:
             return
         metrics, before = result.summary, " before" if result.skipped else ""
         told = [
-            f"{headline_label([metrics], split)} {percent(headline(metrics, split))}"
+            f"{headline_label([metrics], split)} {headline_words(metrics, split)}"
             for split in headline_splits([metrics])
         ]
         self._say(

@@ -10,8 +10,8 @@ from cache.runtime.errors import UserError
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.spec import WEBDATASET
 from distill.config import SCRATCH, RunConfig
-from distill.data.teacher_texts import OF_TEXTS
 from distill.data.pool import has_pool, is_pool_alone
+from distill.data.teacher_texts import OF_TEXTS
 from distill.settings import load_recipe, parsed_settings, with_settings
 
 EPISODES, FROM_SCRATCH = "robotics_efficientnet_b0", "small"

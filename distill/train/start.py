@@ -17,7 +17,7 @@ from distill.checkpoint import read_checkpoint
 from distill.config import SCRATCH, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
-from distill.data.teacher_texts import settled, without_texts_note
+from distill.data.teacher_texts import not_judged_note, settled, without_texts_note
 from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
@@ -142,8 +142,10 @@ def note_surprises(session: Session, progress: Progress) -> None:
     # Of a file what is not in its name, which train says: that it held more.
     start = made.start if made.sha256 and made.start != session.config.student.start else ""
     texts = without_texts_note(session.config, model.cache)
+    went_in = not_judged_note(model.cache, session.config.text, [head.name for head in model.heads])
     for line in filter(
-        None, (texts, session.replayed.note, _unused(session), in_its_place(session.decoder), slow, start)
+        None,
+        (texts, went_in, session.replayed.note, _unused(session), in_its_place(session.decoder), slow, start),
     ):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
