@@ -51,6 +51,9 @@ from distill.train.plan import plan
 from distill.train.start import train
 from distill.train.stopping import Stopped
 
+# Seconds that a model with words takes more: what "none of these" goes by is tried with all of them.
+CHOOSING_BY_WORDS = 10.0
+
 
 def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome:
     """Make a model of photos and names in ``options.out``, or go on with it; return what came of it.
@@ -163,7 +166,7 @@ class _Work:
         """
         book = self.book
         head = self._head(config)
-        words = words_for(book, self.cache, left=book.left - self._shipping)
+        words = words_for(book, self.cache, left=book.left - self._shipping - CHOOSING_BY_WORDS)
         if head is not None:
             ship(book, HEAD, head, words if words is not None and are_quick(book) else None)
         if words is not None and not has_words(book):
