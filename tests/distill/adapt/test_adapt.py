@@ -128,6 +128,15 @@ def test_a_finished_cache_is_taken_with_its_names_and_photos(cached, photos, tmp
     assert "x" in wrong.stderr
 
 
+@pytest.mark.long
+def test_a_cache_that_keeps_a_text_tower_gives_a_model_that_names_anything(trained, tmp_path):
+    model = tmp_path / "model"
+    run("adapt", "--cache", trained / "cache", "--out", model, *SMALL, "--budget", "10m")
+    assert ModelInfo.load(model).vocabulary >= 20_000
+    photo = next((trained / "photos" / "val").glob("*/*.jpg"))
+    assert "labels, best first" in run("predict", model, photo, "--open").stdout
+
+
 STAGES = [
     "the teacher:",
     "features of",
