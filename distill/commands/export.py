@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from cache.runtime.signals import Terminated
 from distill.commands.episodes import EPISODES, PHOTOS, UNITS
 from distill.commands.options import (
     COUNT,
@@ -129,7 +130,13 @@ def export(
     with working("exporting", "words" if vocabulary else "images") as progress:
         if web is not None:
             prepare_web(web, runtime, model=out, preprocessing=chosen.preprocessing, progress=progress)
-        info = export_run(run, out, chosen, progress=progress)
+        try:
+            info = export_run(run, out, chosen, progress=progress)
+        except (KeyboardInterrupt, Terminated) as stopped:
+            stopped.add_note(
+                f"{out} is whole or not there, and was not written: the same command begins anew."
+            )
+            raise
     for name in info.unlike:
         warn(info.warning(name))
     page = _write_page(out, web, runtime) if web is not None else {}
