@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,13 +132,8 @@ def export(
     with working("exporting", "words" if vocabulary else "images") as progress:
         if web is not None:
             prepare_web(web, runtime, model=out, preprocessing=chosen.preprocessing, progress=progress)
-        try:
+        with begins_anew(out):
             info = export_run(run, out, chosen, progress=progress)
-        except (KeyboardInterrupt, Terminated) as stopped:
-            stopped.add_note(
-                f"{out} is whole or not there, and was not written: the same command begins anew."
-            )
-            raise
     for name in info.unlike:
         warn(info.warning(name))
     page = _write_page(out, web, runtime) if web is not None else {}
@@ -150,6 +147,16 @@ def export(
             click.echo(_of_page(page))
     if push is not None:
         _push(out, push, as_json=as_json)
+
+
+@contextmanager
+def begins_anew(out: Path) -> Iterator[None]:
+    """Say of a stop that nothing is kept: other commands go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stopped:
+        stopped.add_note(f"{out} was not written: the same command begins anew.")
+        raise
 
 
 def _push(out: Path, to: str, *, as_json: bool) -> None:
