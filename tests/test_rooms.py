@@ -82,8 +82,8 @@ DOORS = {
     "huggingface_hub": {
         *("distill/deploy/card_data.py", "distill/deploy/push.py", "distill/student/first_weights.py"),
     },
-    "onnx": {"distill/deploy/int8_file.py", "distill/deploy/onnx_files.py"},
-    "onnxscript": {"distill/deploy/int8_file.py", "distill/deploy/onnx_files.py"},
+    "onnx": {"distill/deploy/onnx_files.py"},
+    "onnxscript": {"distill/deploy/onnx_files.py"},
     "onnxruntime": {
         "distill/deploy/onnx_door.py",
         "distill/deploy/int8_file.py",
