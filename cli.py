@@ -155,7 +155,8 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         if world_size() > 1 and isinstance(first, UserError):
             return str(first), first.status
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        return "stopped; what was finished is kept: the same command goes on.", 128 + number
+        told = getattr(error, "__notes__", None) or ["what was finished is kept: the same command goes on."]
+        return f"stopped; {' '.join(told)}", 128 + number
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
     # Stopped of distill.train, a module that --help does without.

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 import cli
 from cache.runtime.errors import UserError
+from cache.runtime.signals import Terminated
+from distill.commands.export import begins_anew
 from distill.commands.train import train
 from distill.settings import RECIPES, load_recipe, names_in, with_settings
 
@@ -311,3 +313,13 @@ def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_fil
     assert printed == (RECIPES / "small.toml").read_text()
     wrong = CliRunner().invoke(cli.main, ["recipes", "smal"])
     assert (wrong.exit_code, "did you mean 'small'" in wrong.output) == (1, True)
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_a_stopped_export_says_that_it_begins_anew_and_others_that_they_go_on(error, status):
+    goes_on = "stopped; what was finished is kept: the same command goes on."
+    assert cli._explained(error, debug=False) == (goes_on, status)
+    with pytest.raises(type(error)), begins_anew(Path("model")):
+        raise error
+    anew = "stopped; model was not written: the same command begins anew."
+    assert cli._explained(error, debug=False) == (anew, status)

@@ -87,6 +87,7 @@ DOORS = {
     "onnxscript": {"distill/deploy/onnx_files.py"},
     "onnxruntime": {
         "distill/deploy/onnx_door.py",
+        "distill/deploy/int8_file.py",
         "distill/deploy/onnx_files.py",
         "distill/deploy/templates/classify.py",
     },

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from cache.runtime.signals import Terminated
 from distill.commands.episodes import EPISODES, PHOTOS, UNITS
 from distill.commands.options import (
     COUNT,
@@ -54,7 +57,7 @@ OBJECTS = {
 @option("--out", "New folder for the model.", FOLDER)
 @option("--formats A,B", "onnx,torch,safetensors,open_clip,timm,tflite.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
-@option("--int8", "qat: a few epochs fit the weights of the int8 file to it.", ["static", "qat"], "static")
+@option("--int8", "qat: a hundred steps fit the weights of the int8 file to it.", ["static", "qat"], "static")
 @option(
     "--preprocessing",
     "graph: the ONNX graph takes uint8 photos of any size.",
@@ -129,7 +132,8 @@ def export(
     with working("exporting", "words" if vocabulary else "images") as progress:
         if web is not None:
             prepare_web(web, runtime, model=out, preprocessing=chosen.preprocessing, progress=progress)
-        info = export_run(run, out, chosen, progress=progress)
+        with begins_anew(out):
+            info = export_run(run, out, chosen, progress=progress)
     for name in info.unlike:
         warn(info.warning(name))
     page = _write_page(out, web, runtime) if web is not None else {}
@@ -143,6 +147,16 @@ def export(
             click.echo(_of_page(page))
     if push is not None:
         _push(out, push, as_json=as_json)
+
+
+@contextmanager
+def begins_anew(out: Path) -> Iterator[None]:
+    """Say of a stop that nothing is kept: other commands go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stopped:
+        stopped.add_note(f"{out} was not written: the same command begins anew.")
+        raise
 
 
 def _push(out: Path, to: str, *, as_json: bool) -> None:

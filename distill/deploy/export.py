@@ -207,7 +207,7 @@ class _Export:
         plain = UnitEmbedding(self.trained.student, self.head.start, self.head.stop).eval()
         if self.options.int8 == STATIC:
             return plain
-        return fitted_to_int8(plain, self.trained, self.head, info, self.progress)
+        return fitted_to_int8(plain, self.trained, info, self.progress)
 
     @cached_property
     def embedding(self) -> UnitEmbedding:

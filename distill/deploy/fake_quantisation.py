@@ -129,7 +129,7 @@ class _Run(Interpreter):
         if node.target in WEIGHTED and not self.of.observing:
             (values, weight, *more), named = self.fetch_args_kwargs_from_env(node)
             groups = node.args[GROUPS] if len(node.args) > GROUPS else 1
-            depthwise = node.target in CONVOLUTIONS and weight.shape[1] == 1 and groups == len(weight)
-            held = rounded_weight(weight, depthwise=depthwise)
+            of_one = weight.shape[1] == 1 and groups == len(weight)
+            held = rounded_weight(weight, depthwise=bool(node.target in CONVOLUTIONS and of_one))
             return self.call_function(node.target, (values, held, *more), named)
         return super().run_node(node)

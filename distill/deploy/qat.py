@@ -1,21 +1,21 @@
-"""Epochs with fake quantisation, so that a student's int8 file answers as the student does.
+"""Steps with fake quantisation, so that a student's int8 file answers as the student does.
 
 A copy of the student learns, in the roundings of its int8 file, what the student itself says of the run's
-training images and what the teacher's rows say, on the run's own stream of batches. Its weights are what
-onnxruntime then quantises. Batch norms are as they were; the student, and every other file, stay as they are.
+training images, on the run's own stream of batches. Its weights are what onnxruntime then quantises. Batch
+norms are as they were; the student, and every other file, stay as they are.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count, cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,18 +33,14 @@ from distill.deploy.onnx_files import UnitEmbedding, traced
 from distill.judge.model import Model
 from distill.judge.trained_run import TrainedRun
 from distill.settings import with_part
-from distill.student.heads import Head
 from distill.student.names import family
 from distill.student.photo_model import PhotoModel
 from distill.train.shared_batches import shared_batches
 
 # How an int8 file is made.
 STATIC, QAT = "static", "qat"
-STEPS = 200  # at least, in whole epochs; 3 of them where that is more
-EPOCHS = 3
+STEPS = 100  # however many images there are
 RATE = 1e-4
-# What the teacher's rows count beside what the student says.
-OF_TEACHER = 0.1
 
 
 def check_for_qat(trained: TrainedRun) -> None:
@@ -90,7 +86,6 @@ class TrainingImages:
 def fitted_to_int8(
     embedding: UnitEmbedding,
     trained: TrainedRun,
-    head: Head,
     info: ModelInfo,
     progress: Progress,
 ) -> UnitEmbedding:
@@ -107,7 +102,7 @@ def fitted_to_int8(
     calibration = [*calibration_batches(trained, info)]
     observe(quantised, calibration)
     before = likeness(quantised, embedding, calibration)
-    fit(quantised, images, embedding, trained.heads.index(head), progress)
+    fit(quantised, images, embedding, progress)
     after = likeness(quantised, embedding, calibration)
     if not after > before:
         progress.note(
@@ -132,37 +127,37 @@ def fit(
     quantised: FakeQuantised,
     images: TrainingImages,
     student: Callable[[Tensor], Tensor],
-    place: int,
     progress: Progress,
 ) -> None:
-    """Train a graph in its roundings; ``place`` is that of its teacher among those of the run."""
-    head = images.model.heads[place]
-    sizes = [len(batch) for batch in images.batches_of(0)]
-    steps = max(1, len(sizes))
-    epochs = max(EPOCHS, math.ceil(STEPS / steps))
+    """Train a graph in its roundings, towards what the student says."""
     optimizer = torch.optim.Adam([own for own in quantised.parameters() if own.requires_grad], lr=RATE)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    progress.start(epochs * sum(sizes), "fitting to int8")
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    sizes = [len(batch) for batch in images.batches_of(0)]
+    progress.start(sum(islice(cycle(sizes), STEPS)), "fitting to int8")
     quantised.following = True
-    for epoch in range(epochs):
-        for shared in shared_batches(images, epoch, first=0):
-            batch = shared.of(images.data)
+    with closing(pictures_of(images)) as batches:
+        for step, pictures in enumerate(islice(batches, STEPS)):
             with torch.no_grad():
-                own = student(batch.image_BXRR)
-                theirs = F.normalize(head.in_its_space(batch.targets[place].teacher_BD), dim=1)
-            rows = quantised(batch.image_BXRR)
-            loss = apart(rows, own) + OF_TEACHER * apart(rows, theirs)
+                own = student(pictures)
+            loss = apart(quantised(pictures), own)
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"the loss of the int8 epochs is not finite ({loss.item()}) in epoch {epoch}",
+                    f"the loss of --int8 qat is not finite ({loss.item()}) in step {step}",
                     fix="export without --int8 qat.",
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             rate.step()
-            progress.advance(len(rows))
+            progress.advance(len(pictures))
     quantised.following = False
+
+
+def pictures_of(images: TrainingImages) -> Generator[Tensor, None, None]:
+    """Yield batches [B, 3, S, S] of one epoch after the other, as the student takes them; without end."""
+    for epoch in count():
+        for shared in shared_batches(images, epoch, first=0):
+            yield shared.of(images.data).image_BXRR
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ SHIPPED_LICENSE = SHIPPED_WORDS.parent / "LICENSE"
 MOST_WORDS = 200_000
 LONGEST_WORD = 200
 TEXTS_AT_ONCE = 256
+LONG = 120.0  # seconds
 # Of a split, whose second moment weighs what is kept of the words.
 MOST_IMAGES = 4096
 
@@ -210,7 +212,10 @@ def _rows_of(
     rows: NDArray[np.float16] | None = None
     cut = 0
     progress.start(len(words) * len(templates), "embedding the vocabulary")
+    began = time.monotonic()
     for start in range(0, len(order), TEXTS_AT_ONCE):
+        if start == TEXTS_AT_ONCE and (left := (time.monotonic() - began) * len(order) / start) > LONG:
+            progress.note(f"the vocabulary takes about {left / 60:.0f} minutes, and begins anew once stopped")
         places = order[start : start + TEXTS_AT_ONCE]
         means: torch.Tensor | float = 0.0
         for template in templates:
