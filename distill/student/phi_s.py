@@ -116,20 +116,20 @@ def _is_prime(number: int) -> bool:
 
 def _by_pairs(variances: Tensor) -> Tensor:
     """Return the product of rotations of two dimensions, each of which gives one dimension the mean."""
-    mean = variances.mean()
+    mean = float(variances.mean())
     matrix = torch.diag(variances)
     rotation = torch.eye(len(variances), dtype=torch.float64)
     left = set(range(len(variances)))
     while len(left) > 1:
-        own = matrix.diagonal()
-        low, high = min(left, key=lambda i: own[i]), max(left, key=lambda i: own[i])
-        between, below, above = matrix[low, high], own[low] - mean, own[high] - mean
+        own = {i: float(matrix[i, i]) for i in left}
+        low, high = min(own, key=own.__getitem__), max(own, key=own.__getitem__)
+        between, below, above = float(matrix[low, high]), own[low] - mean, own[high] - mean
         if above - below < LEAST_VARIANCE:
             break
         # tan of the angle that leaves the mean at ``low``: below + 2 t between + t^2 above = 0.
-        root = (between.square() - above * below).clamp(min=0).sqrt()
+        root = max(0.0, between**2 - above * below) ** 0.5
         tangent = (root - between) / above
-        cosine = (1 + tangent.square()).rsqrt()
+        cosine = (1 + tangent**2) ** -0.5
         turn = torch.eye(2, dtype=torch.float64) * cosine
         turn[0, 1], turn[1, 0] = tangent * cosine, -tangent * cosine
         pair = [low, high]
