@@ -21,8 +21,8 @@ from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
 from cache.teacher.folder_tokenizer import NAMES
-from cache.teacher.model_files import CONFIG, file_of
 from cache.teacher.image_towers import chosen_precision
+from cache.teacher.model_files import CONFIG, file_of
 from cache.teacher.state_files import (
     check_asked,
     is_torchscript,
