@@ -21,8 +21,8 @@ from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
 from cache.teacher.folder_tokenizer import NAMES
-from cache.teacher.model_files import CONFIG, file_of
 from cache.teacher.image_towers import chosen_precision
+from cache.teacher.model_files import CONFIG, file_of
 from cache.teacher.state_files import (
     check_asked,
     is_torchscript,
@@ -169,7 +169,7 @@ def _listed(model: str, index: Path) -> list[Path]:
 
 
 def _checksum(weights: Sequence[Path]) -> str:
-    """Return what names the weights: of one file its SHA-256; UserError where one is not what it should be."""
+    """Return what names the weights, of one file its SHA-256; UserError where one may be a program."""
     checksums = [sha256_of_weights(file) for file in weights]
     for file, sha256 in zip(weights, checksums, strict=True):
         if is_torchscript(file):
