@@ -45,6 +45,14 @@ def lacks_package(error: BaseException, what: str) -> UserError | None:
     )
 
 
+def check_installed(what: str) -> None:
+    """Make sure that there is a transformers, which ``what`` takes; UserError with what to install else."""
+    try:
+        import_transformers()
+    except ImportError as error:
+        raise (lacks_package(error, what) or missing_package(error, extra="siglip")) from error
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and reports off the screen while a part of a model is loaded."""
