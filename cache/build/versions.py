@@ -20,9 +20,7 @@ def versions() -> dict[str, str]:
     for name in _NAMES:
         try:
             there[name] = version(name)
-        except (
-            ModuleNotFoundError
-        ):  # of an extra, or faiss-gpu instead of faiss-cpu, or distill run from its folder
+        except ModuleNotFoundError:  # an extra, faiss-gpu for faiss-cpu, distill run from its folder
             continue
     return there
 
