@@ -104,7 +104,7 @@ def _about(manifest: Manifest, problem: str) -> list[list[str]]:
         ["complete", "yes" if manifest.complete else f"no: {again}"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
         *([["code", f"sha256 {teacher.architecture[:16]}..."]] if own_code_in(teacher.model) else []),
-        ["weights", f"sha256 {teacher.weights_sha256[:16]}..." if teacher.weights_sha256 else "not told"],
+        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
         ["preprocessing", _prepared(teacher)],
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],

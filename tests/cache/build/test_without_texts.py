@@ -89,7 +89,7 @@ def test_it_goes_beside_one_that_reads_texts_and_another_file_is_another_teacher
     assert "another make (code: " in called("Words", code=1)
     more = ["cache", "add-texts", tmp_path / "cache", "--bank", "more", "--template", "one {}"]
     add = lambda: CliRunner().invoke(cli.main, [*map(str, [*more, "--model", f"{file}:Words"])])  # noqa: E731
-    assert "they differ in their code" in add().output
+    assert "the weights and the code of" in add().output
     file.write_text(CODE)
     assert add().exit_code == 0
     assert "more" in EmbeddingCache.open(tmp_path / "cache").bank_names

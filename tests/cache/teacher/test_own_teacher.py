@@ -125,8 +125,10 @@ def test_its_identity_is_the_file_what_is_named_in_it_and_its_weights(file, tmp_
     assert load_teacher(f"{moved}:Plain").spec.identity() == one.identity()
     assert load_teacher(f"{moved}:Both").spec.identity() != one.identity()
     lost = load_teacher(f"{moved}:Lost").spec
-    assert (len(lost.weights_sha256), one.weights_sha256, one.tokenizer) == (64, "", "")
-    with pytest.raises(CacheMismatch, match="their checksum differs"):
+    assert (len(lost.weights_sha256), len(one.weights_sha256), one.tokenizer) == (64, 64, "")
+    (tmp_path / "w.pt").write_bytes(b"others")
+    assert load_teacher(f"{moved}:Lost").spec.weights_sha256 != lost.weights_sha256
+    with pytest.raises(CacheMismatch, match=r"the weights and the code of .* differs"):
         load_teacher(f"{moved}:Lost", weights_sha256="0" * 64)
     moved.write_text(f"{code}\n# another\n")
     assert load_teacher(f"{moved}:Plain").spec.identity() != one.identity()
