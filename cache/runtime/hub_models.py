@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +74,8 @@ def import_transformers() -> Any:
 
     It asks where it was not told :data:`NO_CODE`: what builds a part of a model does not hand that on.
     """
+    # Decoding forks workers after a tokenizer was used, of which it would warn each time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
     from transformers import dynamic_module_utils
 
