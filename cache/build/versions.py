@@ -7,7 +7,10 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-_NAMES = ("distill", "torch", "open_clip_torch", "faiss-cpu", "h5py", "numpy", "pillow", "webdataset")
+_NAMES = (
+    *("distill", "torch", "open_clip_torch", "transformers", "tokenizers", "sentencepiece"),
+    *("faiss-cpu", "h5py", "numpy", "pillow", "webdataset"),
+)
 
 
 @cache
@@ -17,7 +20,7 @@ def versions() -> dict[str, str]:
     for name in _NAMES:
         try:
             there[name] = version(name)
-        except ModuleNotFoundError:  # faiss-gpu instead of faiss-cpu, or distill run from its folder
+        except ModuleNotFoundError:  # an extra, faiss-gpu for faiss-cpu, distill run from its folder
             continue
     return there
 

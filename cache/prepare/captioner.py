@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,8 +66,6 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
     except ImportError as error:
         raise missing_package(error, extra="caption") from error
 
-    # Decoding forks workers after the tokenizer was used, of which it would warn each time.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with quiet_transformers(), _explained(name):
         config = checked_model_config(name)
         image_to_text: Any = transformers.AutoModelForImageTextToText

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,14 @@ def lacks_package(error: BaseException, what: str) -> UserError | None:
     )
 
 
+def check_installed(what: str) -> None:
+    """Make sure that there is a transformers, which ``what`` takes; UserError with what to install else."""
+    try:
+        import_transformers()
+    except ImportError as error:
+        raise (lacks_package(error, what) or missing_package(error, extra="siglip")) from error
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and reports off the screen while a part of a model is loaded."""
@@ -65,6 +74,8 @@ def import_transformers() -> Any:
 
     It asks where it was not told :data:`NO_CODE`: what builds a part of a model does not hand that on.
     """
+    # Decoding forks workers after a tokenizer was used, of which it would warn each time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
     from transformers import dynamic_module_utils
 

@@ -29,6 +29,7 @@ from cache.store.spec import TeacherSpec
 from cache.teacher.image_towers import chosen_precision
 from cache.teacher.state_files import check_asked
 from cache.teacher.teacher import DTYPES, Asked, PatchTokens, Teacher
+from cache.teacher.text_side import Kept
 
 # Of a picture and a text that stand for all, when it is loaded.
 BLANK, WORDS = (256, 256), ["a photo", "a drawing of it"]
@@ -156,7 +157,7 @@ class OwnTexts:
             fix="leave --keep-text-tower out.",
         )
 
-    def kept(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def kept(self) -> Kept:
         """Raise as :meth:`check_kept`."""
         self.check_kept()
         raise AssertionError

@@ -15,8 +15,8 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import UserError, missing_package, reason_of, some_of
-from cache.runtime.hub_models import import_transformers, quiet_transformers
+from cache.runtime.errors import UserError, reason_of, some_of
+from cache.runtime.hub_models import check_installed, import_transformers, quiet_transformers
 from cache.runtime.system_errors import read_error
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
@@ -73,10 +73,7 @@ def load_transformers(asked: Asked) -> Teacher:
     UserError
         If a file is missing, does not fit the others or asks for code, or a package is not installed.
     """
-    try:
-        import_transformers()
-    except ImportError as error:
-        raise missing_package(error, extra="siglip") from error
+    check_installed(f"the model {asked.model}")
     folder = _folder_of(asked.model)
     architecture = read_architecture(folder / CONFIG)
     pictures = read_pictures(folder, architecture.model_type, image_size=architecture.vision["image_size"])
@@ -169,7 +166,7 @@ def _listed(model: str, index: Path) -> list[Path]:
 
 
 def _checksum(weights: Sequence[Path]) -> str:
-    """Return what names the weights: of one file its SHA-256; UserError where one is not what it should be."""
+    """Return what names the weights, of one file its SHA-256; UserError where one may be a program."""
     checksums = [sha256_of_weights(file) for file in weights]
     for file, sha256 in zip(weights, checksums, strict=True):
         if is_torchscript(file):

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cache.runtime.errors import UserError, missing_package
-from cache.runtime.hub_models import import_transformers
+from cache.runtime.errors import UserError
+from cache.runtime.hub_models import check_installed, import_transformers
 from cache.teacher.folder_tokenizer import FolderTokenizer, load_folder_tokenizer
 from cache.teacher.text_side import Kept
 from cache.teacher.transformers_config import Architecture, architecture_of, check_size
@@ -58,10 +58,8 @@ class TransformersTexts:
             If the config asks for another tower than :meth:`kept` gives, or for too much, or what the
             tokenizer says is no longer what the tower learnt with.
         """
-        try:
-            transformers = import_transformers()
-        except ImportError as error:
-            raise missing_package(error, extra="siglip") from error
+        check_installed(f"the text tower in {folder}")
+        transformers = import_transformers()
         made = architecture_of(config, where=f"{folder}/config.json")
         held = sum(value.nbytes for value in weights.values())
         check_size((made.text,), held, weights=f"in {folder}", where="its config")

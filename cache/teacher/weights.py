@@ -19,6 +19,7 @@ from open_clip.factory import get_model_config
 
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names, reason_of
+from cache.runtime.hub_models import check_installed
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
 from cache.teacher.kinds import KINDS, near_teachers
@@ -104,6 +105,9 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
         raise UserError(f"{name} needs weights", fix=f"give --pretrained with {_tags_or_file(tags)}.")
+    text = get_model_config(name)["text_cfg"]
+    if text.get("hf_tokenizer_name") or text.get("hf_model_name"):
+        check_installed(f"the tokenizer of {name}")  # before gigabytes are fetched
     config: dict[str, Any] = {}
     if Path(pretrained).is_file():
         weights = Path(pretrained)
