@@ -9,6 +9,7 @@ from pathlib import Path
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from distill.deploy.check import Prepare, Written
+from distill.deploy.check_embeddings import EmbeddingCheck
 from distill.deploy.check_loaded import nearness
 from distill.deploy.check_photos import PhotoCheck
 from distill.deploy.info import ModelInfo
@@ -77,7 +78,9 @@ class Libraries:
         embed = embed_with(UnitEmbedding(network))
         return Written(name=TIMM, path=folder / "model.safetensors", embed=embed, prepare=prepare)
 
-    def _open_clip(self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck) -> Written:
+    def _open_clip(
+        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck | EmbeddingCheck
+    ) -> Written:
         # Here, because open_clip takes seconds to import.
         from distill.deploy.open_clip_folder import CLIP_WEIGHTS, StudentClip, check_texts, write_open_clip
 
