@@ -26,11 +26,7 @@ def front_matter(info: ModelInfo) -> str:
         license=info.license,
         library_name=runs_in[0],
         pipeline_tag=_task(info),
-        tags=[
-            "distill",
-            *(("clip", "distillation", "open-vocabulary") if info.bank else ("distillation",)),
-            *runs_in,
-        ],
+        tags=["distill", "distillation", *(("clip", "open-vocabulary") if info.bank else ()), *runs_in],
         metrics=["average_precision" if info.objects is not None else "accuracy"] if info.bank else None,
         model_name=info.name,
         eval_results=list(_results(info)) or None,
@@ -75,7 +71,7 @@ def _results(info: ModelInfo) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
     episodes = info.objects is not None
-    for first in [*info.measured.values()][:1]:
+    for first in [*info.measured.values()][:1] if info.bank else []:
         for split, numbers in first["splits"].items():
             metrics = (
                 {"average_precision": "mean average precision over the split's objects, percent"}
