@@ -114,7 +114,8 @@ def export_run(
     trained = open_trained(run, **opening)
     head = _head(run, trained, options.teacher)
     if not head.has_texts and head.cache.bank_names:  # that were added since
-        trained = open_trained(run, **opening, text=default_bank(head.cache))
+        opening["text"] = default_bank(head.cache)
+        trained = open_trained(run, **opening)
         head = _head(run, trained, options.teacher)
     if not head.has_texts:
         _check_without_texts(run, options)

@@ -55,7 +55,7 @@ class Libraries:
         return cls(formats=tuple(formats), embedding=embedding, student=student)
 
     def written(
-        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck
+        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck | EmbeddingCheck
     ) -> Iterator[Written]:
         """Write them into a model's folder, one after the other, each loaded by its library."""
         if TIMM in self.formats:

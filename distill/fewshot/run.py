@@ -29,6 +29,7 @@ from distill.judge.evaluate import Result, SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
+from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
 from distill.settings import with_part, with_settings
 from distill.spread import as_columns
@@ -305,6 +306,7 @@ def _scores(
     if isinstance(before, SplitResult):
         told = {split: headline(summary, split) for split in (QUERY, "id_test")}
         return {"before": before.headline, **told}, {}
+    assert isinstance(before, EpisodeResult)
     metrics = ("accuracy", "precision", "recall", PRECISION)
     starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
     after = {

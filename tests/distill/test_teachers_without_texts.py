@@ -89,6 +89,7 @@ def test_retrieval_goes_by_images_alone_and_other_ways_say_what_they_need(run, p
             few_shot(run, tmp_path / method, FewShotOptions(method=method), data_dir=photos)
 
 
+@pytest.mark.long
 def test_an_export_gives_embeddings_alone_until_class_means_are_there(run, rows_alone, photos, tmp_path):
     options = ExportOptions(data_dir=photos)
     info = export_run(run, tmp_path / "model", options)
