@@ -19,6 +19,7 @@ Its files::
     projection                what rows of views are projected by, fitted
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
+    without_texts             what of texts is not asked of a teacher of images alone
     add_texts                 what cache add-texts calls
     summary, judgements, zero_shot, near_duplicates    what was done, and what should be looked at
 """

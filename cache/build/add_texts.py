@@ -17,7 +17,7 @@ from cache.sources.class_texts import BankTexts, class_names_of, template_bank
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedBank
-from cache.store.spec import PRECISIONS
+from cache.store.spec import PRECISIONS, SQUASH
 from cache.store.text_banks import add_bank, words_of_labels
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
@@ -143,12 +143,15 @@ def given_teacher(
     teacher = load_teacher(
         model,
         pretrained=pretrained,
+        preprocessing=SQUASH if spec.preprocessing == SQUASH else "model",
         precision=spec.precision if spec.precision in PRECISIONS else "auto",
         device=device,
         weights_sha256=None if cache.is_imported else spec.weights_sha256,
     )
     odd = [
-        name for name in ("architecture", "tokenizer") if getattr(teacher.spec, name) != getattr(spec, name)
+        teacher.spec.called(name)
+        for name in ("architecture", "tokenizer")
+        if getattr(teacher.spec, name) != getattr(spec, name)
     ]
     if teacher.embed_dim != cache.embed_dim:
         odd = [f"embed_dim ({teacher.embed_dim} and {cache.embed_dim})"]
@@ -157,6 +160,6 @@ def given_teacher(
     if odd:
         raise CacheMismatch(
             f"the teacher is not that of {cache.path}: they differ in their {' and '.join(odd)}",
-            fix="give the teacher, and the open_clip_torch, that the cache was made with.",
+            fix="give the teacher, its code and the version of its library, that the cache was made with.",
         )
     return teacher

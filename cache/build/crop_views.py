@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,7 +33,10 @@ from cache.sources.splits import POOL
 from cache.store.crop_views import COLUMN, CropViewsSettings
 from cache.store.manifest_lines import ListedFile
 from cache.store.projections import load_projection
-from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
+from cache.store.spec import SQUASH, SQUASH_SIZE
+
+if TYPE_CHECKING:
+    from cache.teacher.teacher import Teacher
 
 # Of an int32, from 0 on.
 SEEDS = 2**31
@@ -62,7 +66,7 @@ class CropViews(Column):
         assert tools.teacher is not None
         count = self.of.views
         drawn = [draw_views(key, count, self.of.scale) for key in group.keys.keys]
-        rows = embed_views(tools, group.samples, _Seen(drawn, tools.teacher.spec, self.of), count)
+        rows = embed_views(tools, group.samples, _Seen(drawn, tools.teacher, self.of), count)
         values = {
             "box": np.stack([views.box for views in drawn]),
             "flip": np.stack([views.flip for views in drawn]),
@@ -102,8 +106,9 @@ def draw_views(key: str, views: int, scale: float) -> Views:
 class _Seen:
     """Makes an image's views as the teacher takes them."""
 
-    def __init__(self, drawn: Sequence[Views], spec: TeacherSpec, settings: CropViewsSettings) -> None:
-        self.drawn, self.spec, self.settings = drawn, spec, settings
+    def __init__(self, drawn: Sequence[Views], teacher: Teacher, settings: CropViewsSettings) -> None:
+        self.drawn, self.spec, self.settings = drawn, teacher.spec, settings
+        self.transform = teacher.transform
 
     def __call__(self, index: int, image: Image.Image) -> Tensor:
         from cache.runtime.torchvision_compat import torchvision
@@ -116,12 +121,15 @@ class _Seen:
         f = torchvision.transforms.functional
         drawn, size = self.drawn[index], self.spec.image_size
         views = [
-            f.to_tensor(_view(picture, box, flip, size, resampling))
+            _view(picture, box, flip, size, resampling)
             for picture, box, flip in zip(
                 self._augmented(image, drawn), drawn.box.tolist(), drawn.flip.tolist(), strict=True
             )
         ]
-        return f.normalize(torch.stack(views), mean=self.spec.mean, std=self.spec.std)
+        if not self.spec.mean:  # of one's own code, which alone knows
+            return torch.stack([self.transform(view) for view in views])
+        pixels = torch.stack([f.to_tensor(view) for view in views])
+        return f.normalize(pixels, mean=self.spec.mean, std=self.spec.std)
 
     def _augmented(self, image: Image.Image, drawn: Views) -> list[Image.Image]:
         """Return of every view the whole picture, of which it is cut."""

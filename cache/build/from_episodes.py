@@ -75,6 +75,8 @@ def cache_episode_features(
     teacher = options.load_for(out)
     if options.regions:
         teacher.check_regions()
+    if options.keep_text_tower:
+        teacher.text_side().check_kept()
     check_pairs(banks, teacher)
     build = Build(
         folder=folder,

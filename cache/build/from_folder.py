@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.build.captions import captions_of_samples, load_captions
+from cache.build.captions import Captions, captions_of_samples, load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.second_teacher import add_teacher, check_teacher_name
 from cache.build.summary import BuildSummary
+from cache.build.without_texts import check_texts_asked, left_out_note
 from cache.reader import EmbeddingCache
 from cache.runtime.distributed import Ranks, ranks_of_torchrun
 from cache.runtime.errors import UserError
+from cache.runtime.own_code import own_code_in
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_sentences import JSON, SENTENCES, described_bank, text_bank_of
 from cache.sources.class_texts import (
@@ -125,20 +127,38 @@ def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Pro
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
     teacher = options.load_for(out, options.teacher)
-    captions = _given_or_default(options.captions, folder.path / CAPTIONS)
+    asked = {
+        "--text-file": options.text_files,
+        "--template": options.templates,
+        "--descriptions": options.descriptions,
+        "--captions": options.captions,
+        "--neighbours": options.neighbours,
+        "--keep-text-tower": options.keep_text_tower,
+    }
+    check_texts_asked(teacher, asked, keeps_tower=options.keep_text_tower)
+    captions = _captions(folder, options, embed_dim=teacher.embed_dim)
+    if not teacher.reads_texts:
+        there = [*(f"text bank {bank.name}" for bank in banks), *(["captions"] if captions else [])]
+        if there:
+            progress.note(left_out_note(teacher, there))
+        banks, captions = [], None
     return Build(
         folder=folder,
         out=out,
         teacher=teacher,
         spec=options.spec(teacher, decoding=options.sources.decoding),
         banks=banks,
-        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim)
-        if captions
-        else captions_of_samples(folder),
+        captions=captions,
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress,
         command=FEATURES,
     )
+
+
+def _captions(folder: DataFolder, options: FeatureOptions, *, embed_dim: int) -> Captions | None:
+    """Return the captions of a file, which is given or found beside the images, or else of the samples."""
+    path = _given_or_default(options.captions, folder.path / CAPTIONS)
+    return load_captions(path, folder, embed_dim=embed_dim) if path else captions_of_samples(folder)
 
 
 def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:
@@ -179,6 +199,8 @@ def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
 
 def anywhere(name: str) -> str:
     """Return a model or its weights so that it is found from any working folder."""
+    if own := own_code_in(name):
+        return f"{own[0].resolve()}:{own[1]}"
     scheme = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
     path = Path(name.removeprefix(scheme))
     return f"{scheme}{path.resolve()}" if path.exists() else name

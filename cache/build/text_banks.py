@@ -140,6 +140,8 @@ def sources_of(
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
         for name, bank in manifest.of_teacher(teacher).banks.items()
     }
+    if not lines:
+        lines["texts"] = "none"
     counts = {
         name: caption_counts(journal.groups(name), teacher=teacher)
         for name in journal.splits

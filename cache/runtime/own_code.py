@@ -62,7 +62,7 @@ class OwnCode:
         return function
 
     def _module(self) -> ModuleType:
-        called = f"distill_own_code_{self.sha256}"
+        called = self._called
         if called in sys.modules:
             return sys.modules[called]
         module = ModuleType(called)
@@ -85,4 +85,9 @@ class OwnCode:
         return f"{type(error).__name__}: {reason_of(error)}{where}"
 
     def _is(self, filename: str) -> bool:
-        return filename == str(self.path)
+        # The same code may have been read from another place before.
+        return filename in (str(self.path), getattr(sys.modules.get(self._called), "__file__", ""))
+
+    @property
+    def _called(self) -> str:
+        return f"distill_own_code_{self.sha256}"

@@ -58,6 +58,10 @@ class TeacherSpec:
         """Return every field that can change an embedding."""
         return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
 
+    def called(self, name: str) -> str:
+        """Return what a field is in a message: one's own code is its own architecture."""
+        return "code" if name == "architecture" and own_code_in(self.model) else name
+
 
 def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
@@ -103,7 +107,11 @@ class CacheSpec:
     def differences(self, other: CacheSpec) -> list[str]:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
         mine, theirs = self.teacher.identity(), other.teacher.identity()
-        lines = [f"{n}: {_short(mine[n])} -> {_short(theirs[n])}" for n in mine if mine[n] != theirs[n]]
+        lines = [
+            f"{other.teacher.called(n)}: {_short(mine[n])} -> {_short(theirs[n])}"
+            for n in mine
+            if mine[n] != theirs[n]
+        ]
         for name in ("dtype", "format", "regions"):
             here, there = getattr(self, name), getattr(other, name)
             if here != there:

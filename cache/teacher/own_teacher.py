@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.own_code import OwnCode, own_code_in
+
+# Before the file, which may import torchvision itself.
+from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 from cache.store.spec import TeacherSpec
 from cache.teacher.image_towers import chosen_precision
 from cache.teacher.state_files import check_asked
@@ -162,7 +165,7 @@ class OwnTexts:
 def load_own(asked: Asked) -> Teacher:
     """Load the teacher of ``FILE.py:NAME``.
 
-    Its identity are the SHA-256 of the file and of the weights that the object names.
+    Its identity are the SHA-256 of the file and of that with the weights that the object names.
 
     Raises
     ------
@@ -180,7 +183,7 @@ def load_own(asked: Asked) -> Teacher:
             )
     own = OwnObject.of(OwnCode.read(path), name)
     weights = _weights_of(own)
-    check_asked(f"of {asked.model}", weights, asked.weights_sha256)
+    check_asked(f"and the code of {asked.model}", weights, asked.weights_sha256)
     precision, device = _placed(own, asked)
     transform = OwnTransform(own=own)
     blank = transform(Image.new("RGB", BLANK))
@@ -246,10 +249,11 @@ def _compiled(own: OwnObject) -> OwnObject:
 
 
 def _weights_of(own: OwnObject) -> str:
-    """Return what names the weights that it says to have read; '' where it says nothing."""
-    given = getattr(own.made, "weights_files", None)
-    if given is None:
-        return ""
+    """Return what names the code, what is called in it, and the weights that it says to have read.
+
+    A shipped model knows its teacher by this alone.
+    """
+    given = getattr(own.made, "weights_files", None) or ()
     files = [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
     for file in files:
         if not file.is_file():
@@ -257,8 +261,7 @@ def _weights_of(own: OwnObject) -> str:
                 f"{own.code.path}: {own.name}().weights_files names {file}, which is no file",
                 fix="correct the file.",
             )
-    sums = [sha256_of(file) for file in files]
-    return sums[0] if len(sums) == 1 else digest(sums)
+    return digest([own.code.sha256, own.name, *map(sha256_of, files)])
 
 
 @contextmanager

@@ -62,7 +62,8 @@ def load_timm(asked: Asked) -> Teacher:
         gives no embeddings.
     """
     source = resolve_timm(asked)
-    network, data = built(source), timm.data.resolve_data_config(pretrained_cfg=source.cfg, model=network)
+    network = built(source)
+    data = timm.data.resolve_data_config(pretrained_cfg=source.cfg, model=network)
     sides = (int(data["input_size"][1]), int(data["input_size"][2]))
     if asked.preprocessing == SQUASH:
         check_squash(asked.model, sides)

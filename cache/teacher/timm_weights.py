@@ -38,6 +38,8 @@ REFUSED = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     *("features_only", "device", "dtype", "pruned"),
 )
+# The largest that a network of timm has, and much more: of those that take time or memory before any weight.
+LARGEST = {**MOST, "img_size": 4096, "depth": 1024, "depths": 1024}
 # What is by the weights and by what a teacher is: three colours in, no classes out.
 OURS = ("num_classes", "in_chans")
 # What of a pretrained_cfg is taken: how pictures are prepared, and where the classifier is.
@@ -241,7 +243,7 @@ def _checked_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, An
         parts = value if isinstance(value, list) else [value]
         fits = name not in REFUSED and all(isinstance(one, str | int | float | bool | None) for one in parts)
         numbers = [one for one in parts if isinstance(one, int | float) and not isinstance(one, bool)]
-        fits = fits and all(-1 <= one <= MOST.get(name, 2**14) for one in numbers)
+        fits = fits and all(-1 <= one <= LARGEST.get(name, 2**14) for one in numbers)
         if not fits or (name == "in_chans" and value != 3):
             raise UserError(f"{where}: model_args has a {name} of {value!r:.60}, which is not taken", fix=FIX)
         if name not in OURS and value is not None:

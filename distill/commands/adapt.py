@@ -52,7 +52,7 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     required=True,
 )
 @option("--budget TIME", "How long it may take, such as 10m  [default: the whole recipe]", callback=_budget)
-@option("--model", "The teacher: open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default=TEACHER)
+@option("--model", "The teacher, named as for cache-features; it has to read texts.", default=TEACHER)
 @option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
 @option(
     "--cache",

@@ -79,6 +79,9 @@ def info(cache: Path, as_json: bool) -> None:
             for name, bank in own.banks.items()
         ]
         title = "text banks" if teacher == "main" else f"text banks of {teacher}"
+        if not banks:
+            click.echo(f"{title}: none")
+            continue
         table(title, ["bank", "texts", "truncated", "template", "source"], banks)
     made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
     click.echo(
@@ -93,12 +96,15 @@ def _words(settings: dict[str, Any]) -> str:
 
 
 def _about(manifest: Manifest, problem: str) -> list[list[str]]:
+    from cache.runtime.own_code import own_code_in
+
     teacher = manifest.spec.teacher
     again = problem or f"run the same '{manifest.command}' again"
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else f"no: {again}"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
+        *([["code", f"sha256 {teacher.architecture[:16]}..."]] if own_code_in(teacher.model) else []),
         ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
         ["preprocessing", _prepared(teacher)],
         ["computed in", teacher.precision],

@@ -214,7 +214,11 @@ rows_options = options(
 """How a cache's rows are stored."""
 
 teacher_options = options(
-    option("--model", "open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default="ViT-L-14-quickgelu"),
+    option(
+        "--model",
+        "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run.",
+        default="ViT-L-14-quickgelu",
+    ),
     option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
     option(
         "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
@@ -234,7 +238,7 @@ teacher_options = options(
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
 
 model_teacher_options = options(
-    option("--teacher-model NAME", "The teacher: an open_clip name, local-dir:DIR, hf-hub:ID."),
+    option("--teacher-model NAME", "The teacher, named as for cache-features --model."),
     option("--pretrained TAG|FILE", "Its weights."),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.foreign_code import Code, pickled
+from helpers.teachers import on_the_hub
 from safetensors.torch import load_file
 
 from cache.runtime.atomic_files import sha256_of
@@ -165,19 +166,6 @@ def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
     with pytest.raises(ValueError, match="requires you to execute"):
         transformers.AutoModelForCausalLM.from_pretrained(str(teacher))
     assert not (here / "marker").exists()
-
-
-def on_the_hub(hub: Path, folder: Path, name: str) -> str:
-    """Put a teacher's folder where the hub's client keeps what it has downloaded; return the teacher's name."""
-    place = hub / f"models--some--{name}"
-    for subfolder in ("refs", "blobs", f"snapshots/{'a' * 40}"):
-        (place / subfolder).mkdir(parents=True)
-    (place / "refs" / "main").write_text("a" * 40)
-    for file in folder.iterdir():
-        blob = place / "blobs" / sha256_of(file)
-        shutil.copy(file, blob)
-        (place / "snapshots" / ("a" * 40) / file.name).symlink_to(blob)
-    return f"hf-hub:some/{name}"
 
 
 def test_a_teacher_of_the_hub_is_held_to_the_same(here, teacher, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.teachers import on_the_hub
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -122,6 +123,32 @@ def test_a_config_that_asks_for_what_none_may_is_refused(tmp_path, change, messa
     with pytest.raises(UserError, match=message) as error:
         load_teacher(f"local-dir:{tmp_path / 'net'}")
     assert "\n" not in str(error.value)
+
+
+class Payload:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('it was run')",)
+
+
+def test_nothing_in_a_folder_is_run_and_a_repository_is_held_to_the_same(tmp_path, monkeypatch):
+    network = saved(tmp_path / "net", "vit_tiny_patch16_224", VIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    good = load_teacher(on_the_hub(tmp_path / "hub", tmp_path / "net", "good")).spec
+    assert good.identity() == load_teacher(f"local-dir:{tmp_path / 'net'}").spec.identity()
+    flipped = tmp_path / "hub" / "models--some--good" / "blobs" / good.weights_sha256
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="differ from their checksum"):
+        load_teacher("hf-hub:some/good")
+    with pytest.raises(UserError, match="could not be fetched"):
+        load_teacher("hf-hub:some/other")
+    (tmp_path / "net" / "model.safetensors").unlink()
+    torch.save({**network.state_dict(), "code": Payload()}, tmp_path / "net" / "pytorch_model.bin")
+    with pytest.raises(UserError, match="do not fit"):
+        load_teacher(f"local-dir:{tmp_path / 'net'}")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "net" / "pytorch_model.bin"))
+    with pytest.raises(UserError, match="TorchScript archive, which is a program"):
+        load_teacher(f"local-dir:{tmp_path / 'net'}")
 
 
 def test_weights_that_lack_one_or_have_one_more_are_refused(tmp_path):
