@@ -42,8 +42,8 @@ def headline(metrics: Mapping[str, Any], split: str) -> float | None:
     one class among all; of a teacher without texts the mean cosine with its rows, -1 to 1.
     """
     own, among_all = ("average_precision", "accuracy"), ("all_accuracy",)
-    endings = among_all + own if is_of_one_class(metrics, split) else own + among_all
-    endings += (COSINE,)
+    first, then = (among_all, own) if is_of_one_class(metrics, split) else (own, among_all)
+    endings = (*first, *then, COSINE)
     return next((metrics[f"{split}_{name}"] for name in endings if f"{split}_{name}" in metrics), None)
 
 

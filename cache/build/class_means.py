@@ -1,4 +1,4 @@
-"""Class means in place of texts: a bank of a teacher's own rows, what ``cache add-texts --from-images`` makes.
+"""Class means in place of texts: a bank of a teacher's own rows (``cache add-texts --from-images``).
 
 The mean of a class's unit rows classifies images as its text would (nearest class mean). Of classes that only
 test images show, a few of those are taken, by the hash of their key, and the bank keeps which: they are not

@@ -142,6 +142,13 @@ def teachers_pace(options: FeatureOptions, cache: Path) -> tuple[float, float, i
     By a few of each.
     """
     teacher = options.load_for(cache)
+    if not teacher.reads_texts:
+        raise UserError(
+            f"the teacher {options.model} reads no texts, and what is adapted needs names",
+            fix="choose one that does, such as CLIP; or make a cache of it with labelled images "
+            "(cache-features), add class means to it (cache add-texts --bank labels --from-images), and give "
+            "it with --cache.",
+        )
     one: Any = teacher.transform(Image.new("RGB", (256, 256)))
     batch = torch.stack([one] * (PROBED if teacher.device.type == "cpu" else 64))
     ends = [time.perf_counter()]

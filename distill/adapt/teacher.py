@@ -26,7 +26,8 @@ def with_texts(cache: EmbeddingCache) -> EmbeddingCache:
     if BANK not in cache.bank_names:
         raise UserError(
             f"{cache.path} has no texts of names (no text bank {BANK!r}), by which a photo could be told",
-            fix="make it of a teacher with a text tower, or import it with --texts and --classes.",
+            fix="make it of a teacher with a text tower, import it with --texts and --classes, or add "
+            f"class means: distill cache add-texts {cache.path} --bank {BANK} --from-images.",
         )
     return cache
 

@@ -187,7 +187,8 @@ def _tell(run: Path, out: Path, info: ModelInfo) -> None:
     for note in notes_on(info):
         click.echo(f"note: {note}")
     what = "EPISODES.h5' names objects" if of_episodes else "PHOTO' labels images"
-    click.echo(f"'distill predict {out} {what}; {out / 'README.md'} is the model card")
+    how = f"'distill predict {out} {what}" if info.bank else f"'distill embed {out} PHOTOS' gives embeddings"
+    click.echo(f"{how}; {out / 'README.md'} is the model card")
 
 
 def _write_page(model: Path, web: Path, runtime: Path | None) -> dict[str, Any]:

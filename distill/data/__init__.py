@@ -15,6 +15,7 @@ Its files::
     augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels
     normalisation             the mean and deviation that a student's pixels are normalised with
     crop_views, replayed_views    the views that the cache keeps, replayed; which ones a run replays
+    teacher_texts             which texts the teachers have; what is left out or refused without
     support                   few labelled images, and what is left to test on
     identity_reader           what a run is made from
 """

@@ -49,7 +49,7 @@ def losses_of(config: RunConfig, teacher: EmbeddingCache) -> LossConfig:
 
 def without_texts(loss: LossConfig) -> LossConfig:
     """Return losses without those that compare with texts."""
-    return replace(loss, **dict.fromkeys(OF_TEXTS, 0.0), vlalign_filter=False)
+    return replace(loss, cls=0.0, vlalign=0.0, cap=0.0, vlalign_filter=False)
 
 
 def settled(config: RunConfig, cache: EmbeddingCache) -> RunConfig:
@@ -81,9 +81,10 @@ def settled(config: RunConfig, cache: EmbeddingCache) -> RunConfig:
 
 def _check(config: RunConfig, cache: EmbeddingCache, why: str) -> None:
     """Refuse what needs texts; UserError names the first."""
-    needs = {f"loss.{name}": (getattr(config.loss, name), 0) for name in OF_TEXTS}
+    needs: dict[str, tuple[object, str]]
+    needs = {f"loss.{name}": (getattr(config.loss, name), "0") for name in OF_TEXTS}
     needs["loss.vlalign_filter"] = (config.loss.vlalign_filter, "false")
-    needs["prompts.learner"] = (config.prompts.learner if config.prompts.learner != "none" else 0, "none")
+    needs["prompts.learner"] = (config.prompts.learner != "none", "none")
     for name, (asked, off) in needs.items():
         require(
             not asked,

@@ -8,7 +8,7 @@ Its files::
     tflite_file               what LiteRT loads
     qat, fake_quantisation    a copy fitted to 8 bits, in the roundings of its int8 file
     run_texts, add_texts      the class sets of a run; more of them
-    check, check_photos, check_loaded, check_episodes    each file compared with the student
+    check, check_photos, check_embeddings, check_loaded, check_episodes    each file compared with the student
     check_reject              "none of these", set and measured
     info, card, card_data, card_pictures, snippets    model.json, and the README beside it
     replace                   a new model in the place of another, all its files at once

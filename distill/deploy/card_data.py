@@ -26,8 +26,8 @@ def front_matter(info: ModelInfo) -> str:
         license=info.license,
         library_name=runs_in[0],
         pipeline_tag=_task(info),
-        tags=["distill", "clip", "distillation", "open-vocabulary", *runs_in],
-        metrics=["average_precision" if info.objects is not None else "accuracy"],
+        tags=["distill", "distillation", *(("clip", "open-vocabulary") if info.bank else ()), *runs_in],
+        metrics=["average_precision" if info.objects is not None else "accuracy"] if info.bank else None,
         model_name=info.name,
         eval_results=list(_results(info)) or None,
     )
@@ -61,6 +61,8 @@ def _teacher_on_the_hub(teacher: Mapping[str, Any]) -> str:
 
 
 def _task(info: ModelInfo) -> str:
+    if not info.bank:
+        return "image-feature-extraction"
     return "image-classification" if info.objects is not None else "zero-shot-image-classification"
 
 
@@ -69,7 +71,7 @@ def _results(info: ModelInfo) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
     episodes = info.objects is not None
-    for first in [*info.measured.values()][:1]:
+    for first in [*info.measured.values()][:1] if info.bank else []:
         for split, numbers in first["splits"].items():
             metrics = (
                 {"average_precision": "mean average precision over the split's objects, percent"}

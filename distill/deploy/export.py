@@ -22,10 +22,12 @@ from distill.config import PRETRAINED, SCRATCH
 from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
+from distill.data.teacher_texts import default_bank
 from distill.deploy.card import write_card, write_example
 from distill.deploy.card_data import base_models
 from distill.deploy.card_pictures import draw_reliability
 from distill.deploy.check import judged_splits, unlike
+from distill.deploy.check_embeddings import EmbeddingCheck
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
 from distill.deploy.check_photos import PhotoCheck, photo_check
 from distill.deploy.check_reject import unknown_pictures
@@ -40,7 +42,7 @@ from distill.deploy.qat import QAT, STATIC, check_for_qat, fitted_to_int8
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
-from distill.judge.trained_run import TrainedRun, open_trained
+from distill.judge.trained_run import Opening, TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
 from distill.student.build import made_of
@@ -101,16 +103,22 @@ def export_run(
     """
     options, progress = options or ExportOptions(), progress or Silent()
     import_parts()
-    trained = open_trained(
-        run,
-        data_dir=options.data_dir,
-        cache_dir=options.cache_dir,
-        checkpoint=options.checkpoint,
-        code=options.code,
-        device="cpu",
-        note=progress.note,
-    )
+    opening: Opening = {
+        "data_dir": options.data_dir,
+        "cache_dir": options.cache_dir,
+        "checkpoint": options.checkpoint,
+        "code": options.code,
+        "device": "cpu",
+        "note": progress.note,
+    }
+    trained = open_trained(run, **opening)
     head = _head(run, trained, options.teacher)
+    if not head.has_texts and head.cache.bank_names:  # that were added since
+        opening["text"] = default_bank(head.cache)
+        trained = open_trained(run, **opening)
+        head = _head(run, trained, options.teacher)
+    if not head.has_texts:
+        _check_without_texts(run, options)
     if options.int8 == QAT:
         check_for_qat(trained)
     with only_writer_of_file(out.resolve()), new_folder(out) as folder:
@@ -119,10 +127,25 @@ def export_run(
         )
         info = export.filled(out.resolve().name)
         write_card(folder, info)
-        if info.objects is None:
+        if info.objects is None and info.bank:
             write_example(folder)
         info.save(folder)
     return info
+
+
+def _check_without_texts(run: Path, options: ExportOptions) -> None:
+    """Refuse what a model that gives embeddings alone cannot have; UserError."""
+    for option, given in (
+        ("--vocabulary", options.vocabulary is not None),
+        ("--unknowns", bool(options.unknowns)),
+        ("--formats open_clip", "open_clip" in options.formats),
+    ):
+        if given:
+            raise WrongOption(
+                f"{option} needs texts, and the teacher of {run} has none",
+                fix="leave it out: such a model gives embeddings alone; or add class means to the cache: "
+                "distill cache add-texts CACHE --bank means --from-images.",
+            )
 
 
 def _head(run: Path, trained: TrainedRun, name: str | None) -> Head:
@@ -162,20 +185,24 @@ class _Export:
         banks, own = class_sets_of(self.trained, self.head)
         described = self._described(name, banks=tuple(banks), own=own)
         libraries = Libraries.of(self.embedding, described, self.options.formats, self.head.cache)
-        source = self.options.vocabulary
+        options, source = self.options, self.options.vocabulary
         banks, words = with_vocabulary(
             self.folder, source, self.trained, self.head, banks, own, self.progress
         )
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
         info = replace(self._described(name, banks=tuple(banks), own=own), vocabulary=words)
-        info, check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(
-            info, banks
-        )
+        check: PhotoCheck | EpisodeCheck | EmbeddingCheck
+        if not info.bank:
+            embed = embed_with(self.embedding)
+            check = EmbeddingCheck(judged=judged_splits(self.trained, embed, most=options.check_images))
+        elif info.objects is None:
+            info, check = self._check_of_photos(info, banks)
+        else:
+            info, check = self._check_of_episodes(info, banks)
         for one in check.judged.values():
             if one.other_data:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
-        options = self.options
         written = write_models(
             self.folder,
             self.embedding,
@@ -185,7 +212,7 @@ class _Export:
             options.all_precisions,
             partial(self._of_int8, info) if self._int8_is_of_another else None,
         )
-        if isinstance(check, PhotoCheck):
+        if not isinstance(check, EpisodeCheck):
             written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
         for file in written:
             self.progress.note(f"checking {file.path.name}")

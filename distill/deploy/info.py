@@ -114,7 +114,8 @@ class ModelInfo:
     It was built for ``image_size`` pixels with ``kwargs``; ``code`` is the SHA-256 of one's own code.
 
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
-    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
+    ``bank`` the one that classifies unless another is chosen ('', with no banks, of a student whose teacher
+    has no texts: it gives embeddings alone); ``measured`` what each precision does on the
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
     ``text_mean`` what is taken off the unit row of a text before it is compared, where the student is of the
     teacher's centred space (the banks are so already), else empty; ``calibration`` how ``temperature`` was
@@ -196,7 +197,7 @@ class ModelInfo:
         for name in self.banks:
             if not is_plain_name(name):
                 raise ValueError(f"{name!r} cannot name a text bank")
-        if self.bank not in self.banks:
+        if self.bank not in self.banks and (self.bank or self.banks or self.objects):
             raise ValueError(f"it has no text bank {self.bank!r}")
         self._check_objects()
         teacher = self.source.get("teacher")

@@ -9,6 +9,7 @@ from pathlib import Path
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from distill.deploy.check import Prepare, Written
+from distill.deploy.check_embeddings import EmbeddingCheck
 from distill.deploy.check_loaded import nearness
 from distill.deploy.check_photos import PhotoCheck
 from distill.deploy.info import ModelInfo
@@ -54,7 +55,7 @@ class Libraries:
         return cls(formats=tuple(formats), embedding=embedding, student=student)
 
     def written(
-        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck
+        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck | EmbeddingCheck
     ) -> Iterator[Written]:
         """Write them into a model's folder, one after the other, each loaded by its library."""
         if TIMM in self.formats:
@@ -77,7 +78,9 @@ class Libraries:
         embed = embed_with(UnitEmbedding(network))
         return Written(name=TIMM, path=folder / "model.safetensors", embed=embed, prepare=prepare)
 
-    def _open_clip(self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck) -> Written:
+    def _open_clip(
+        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck | EmbeddingCheck
+    ) -> Written:
         # Here, because open_clip takes seconds to import.
         from distill.deploy.open_clip_folder import CLIP_WEIGHTS, StudentClip, check_texts, write_open_clip
 

@@ -161,6 +161,12 @@ class Shipped:
                 fix=f"{nearest_names(bank, banks)}choose from {', '.join(banks)}.",
             )
         name = bank or self.info.bank
+        if not name:
+            raise UserError(
+                f"{self.folder} gives embeddings alone: its teacher had no texts, so that it knows no names",
+                fix="use 'distill embed'; or add class means (distill cache add-texts CACHE --bank means "
+                "--from-images) and export the run again.",
+            )
         if not names:
             return banks[name]
         chosen = {name: banks[name], **({} if bank else banks)}
@@ -303,7 +309,7 @@ def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) ->
 
 def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
     """Return the text banks of a model folder by name, its own first."""
-    names = [info.bank, *(name for name in info.banks if name != info.bank)]
+    names = [name for name in dict.fromkeys([info.bank, *info.banks]) if name]
     return {name: ClassSet.load(folder / bank_file(name), embed_dim=info.embed_dim) for name in names}
 
 

@@ -42,8 +42,9 @@ class Server(uvicorn.Server):
 def serve(model: Model, *, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes; ``ready`` is told the address.
 
-    UserError if the address cannot be listened on.
+    UserError if the address cannot be listened on, or the model knows no names.
     """
+    model.class_set()  # of embeddings alone there is nothing to serve
     _open_files(limits.connections + OTHER_FILES)
     with listener(host, port) as listening:
         bound = listening.getsockname()

@@ -37,8 +37,8 @@ class Snippets:
 
     @classmethod
     def of(cls, info: ModelInfo) -> Self | None:
-        """Return those of a model of photos; None where it has none."""
-        if info.objects is not None:
+        """Return those of a model of photos; None where it has none, or no texts."""
+        if info.objects is not None or not info.bank:
             return None
         steps = info.preprocessing
         classes = (*info.id_classes, *info.ood_classes)[:NAMES]

@@ -63,6 +63,7 @@ def write_web(
     check_new(out, OPTION)
     program = runtime_for_web(runtime, progress=progress)
     opened = Model.open(model, precision=precision_for_web(info), threads=1)
+    opened.class_set()  # of embeddings alone there is nothing to show
     (progress or Silent()).note(f"writing the page with the {opened.precision} model")
     content = (model / ONNX[opened.precision]).read_bytes()
     with only_writer_of_file(out.resolve()), new_folder(out, OPTION) as folder:

@@ -102,8 +102,14 @@ class Judge:
             raise UserError(
                 "CoCoOp has no class texts of its own to retrieve with", fix="use --method finetune."
             )
-        with torch.no_grad():
-            text = head.class_texts(split.class_names, nothing).cpu()
+        if head.has_texts:
+            with torch.no_grad():
+                text = head.class_texts(split.class_names, nothing).cpu()
+        else:  # the support alone classifies: whatever its weight
+            text, retrieval = (
+                torch.zeros(len(split.class_names), head.stop - head.start),
+                replace(retrieval, alpha=1.0),
+            )
         classifier = partial(
             retrieval_logits, text=text, support=bank, alpha=retrieval.alpha, beta=retrieval.beta
         )

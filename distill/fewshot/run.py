@@ -29,6 +29,8 @@ from distill.judge.evaluate import Result, SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
+from distill.robotics.metrics import EpisodeResult
+from distill.robotics.model import EpisodeModel
 from distill.settings import with_part, with_settings
 from distill.spread import as_columns
 from distill.train.start import train
@@ -149,7 +151,9 @@ def teach(
         if judge is None:
             judge = ProjectJudge(trained, out, progress) if options.method == "project" else Judge(trained)
         draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
-        measure, table, among = trained.model.measure, _table(draws), _among(trained)
+        by_images = not isinstance(trained.model, EpisodeModel) and not trained.model.has_texts
+        measure = "macro accuracy" if by_images else trained.model.measure
+        table, among = _table(draws), _among(trained)
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,
@@ -171,6 +175,12 @@ def check_method(trained: TrainedRun, source: Path, options: FewShotOptions) -> 
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
     if method != "finetune" and trained.cache.holds_episodes:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
+    if method != "retrieval" and trained.heads and not trained.heads[0].has_texts:
+        raise UserError(
+            f"--method {method} is judged by texts, and the teacher of {source} has none",
+            fix="use --method retrieval, by images alone; or add class means: distill cache add-texts "
+            f"{trained.cache.path} --bank means --from-images, and train again with --text means.",
+        )
     if method != "finetune" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
     if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
@@ -233,14 +243,18 @@ def _draw(
 ) -> Draw:
     """Judge a student without a support and with it; a finetuned one is trained in ``folder``."""
     keys = _support(judge.trained, support)
-    before = judge.without(keys)
-    if isinstance(before, SplitResult) and options.method == "retrieval":
+    by_images = options.method == "retrieval" and not judge.trained.heads[0].has_texts
+    before = None if by_images else judge.without(keys)
+    if (by_images or isinstance(before, SplitResult)) and options.method == "retrieval":
         retrieval = options.retrieval
         if options.search:
             retrieval = search_weights(judge, support, retrieval, split=options.search)
-        after = judge.query(keys, retrieval).accuracy
-        progress.note(f"{folder.name}: {before.accuracy:.1f}% -> {after:.1f}%")
-        scores = {"before": before.accuracy, QUERY: after, "id_test": None}
+        result = judge.query(keys, retrieval)
+        after, count = result.accuracy, result.images
+        zero_shot = before.accuracy if isinstance(before, SplitResult) else None
+        was = f"{zero_shot:.1f}% -> " if zero_shot is not None else "by images alone, "
+        progress.note(f"{folder.name}: {was}{after:.1f}%")
+        scores = {"before": zero_shot, QUERY: after, "id_test": None}
         details: dict[str, Any] = {
             "alpha": retrieval.alpha,
             "beta": retrieval.beta,
@@ -248,11 +262,14 @@ def _draw(
         }
     elif isinstance(before, SplitResult) and options.method == "project":
         assert isinstance(judge, ProjectJudge)
+        count = before.images
         results, details = judge.projected(keys, texts=options.texts)
         told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
         progress.note(f"{folder.name}: {before.headline:.1f}% -> {told['ood_test']:.1f}%")
         scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
     else:
+        assert before is not None
+        count = before.images
         config = finetune_config(
             judge.trained.config,
             start=judge.trained.checkpoint.resolve(),
@@ -266,7 +283,7 @@ def _draw(
         shots=support.shots,
         support_seed=support.support_seed,
         support_images=len(keys),
-        query_images=before.images,
+        query_images=count,
         scores=scores,
         details=details,
     )
@@ -295,6 +312,7 @@ def _scores(
     if isinstance(before, SplitResult):
         told = {split: headline(summary, split) for split in (QUERY, "id_test")}
         return {"before": before.headline, **told}, {}
+    assert isinstance(before, EpisodeResult)
     metrics = ("accuracy", "precision", "recall", PRECISION)
     starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
     after = {
