@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", type=EXISTING_FOLDER)
 @option("--out", "The HTML file; .md and .csv go beside it.", FILE_TO_WRITE, required=True)
-def report(runs: Path, out: Path) -> None:
+@option("--baseline", "Compare with this run or setting.  [default: the first]", metavar="NAME")
+def report(runs: Path, out: Path, baseline: str | None) -> None:
     """Write one HTML page of RUNS.
 
     RUNS is a run's folder or one that holds several. It reads the run folders alone: no cache, no images,
@@ -28,11 +29,11 @@ def report(runs: Path, out: Path) -> None:
 
     \b
     Example:
-      distill report runs --out report.html
+      distill report runs --out report.html --baseline cls
     """
     from distill.report.page import report as write_report
 
-    written = write_report(runs, out)
+    written = write_report(runs, out, baseline=baseline)
     click.echo(f"wrote {', '.join(map(str, written))}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ class Group:
     def numbers(self, *names: str) -> list[float]:
         """Return one number a run from the summary, by the names that lead to it, where it has one."""
         return [number for run in self.runs if (number := run.number(*names)) is not None]
+
+    def by_seed(self, *names: str) -> dict[Any, float]:
+        """Return :meth:`numbers` by the seed of their run."""
+        numbers = ((run.seed, run.number(*names)) for run in self.runs)
+        return {seed: number for seed, number in numbers if number is not None}
 
     def spread(self, *names: str) -> Spread | None:
         """Return mean and deviation of :meth:`numbers` over the seeds."""
@@ -149,6 +155,11 @@ def written(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
+def shortened_paths(text: str) -> str:
+    """Return a text whose paths have their last two parts alone: where a folder lies says little of a run."""
+    return re.sub(r"(?:~|\.{1,2})?(?:/[^\s/,]+)+(?=/[^\s/,]+/[^\s/,]+)", "…", text)
+
+
 def label_of(values: dict[str, Any], settings: dict[str, Any]) -> str:
     """Return differing settings in a few words: losses by their names, others as key=value.
 
@@ -163,7 +174,7 @@ def label_of(values: dict[str, Any], settings: dict[str, Any]) -> str:
     for name, value in values.items():
         if name not in WEIGHTS:
             last = name.rpartition(".")[2]
-            parts.append(f"{last if short.count(last) == 1 else name}={written(value)}")
+            parts.append(f"{last if short.count(last) == 1 else name}={shortened_paths(written(value))}")
     return ", ".join(parts)
 
 
