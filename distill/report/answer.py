@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distill.report.differences import Compared, Difference, Measure, compared, measures
 from distill.report.groups import Group
@@ -29,7 +29,8 @@ class Answer:
 
 def answers(part: Part) -> list[Answer]:
     """Return a part's answer by each measure, first the one that counts; empty where nothing is judged."""
-    return [_answer(part, measure) for measure in measures(part)]
+    told = [_answer(part, measure) for measure in measures(part)]
+    return [replace(one, why=one.why.replace(ONE_SEED, "")) if i else one for i, one in enumerate(told)]
 
 
 def _answer(part: Part, measure: Measure) -> Answer:
@@ -61,15 +62,18 @@ def _of_several(part: Part, told: Compared, beside: str) -> Answer:
         difference = max(told.differences, key=lambda one: one.points)
     sure = difference.p_value is not None and difference.p_value < LEVEL
     base = f"the baseline, {baseline.label} ({_value(measure, measure.of_group(baseline))})"
+    doubt = "" if sure or difference.test is None else ", which the spread of the seeds explains as well"
     if told.best.number == baseline.number:
-        verb = "no other setting is better than" if sure else "no other setting can be told to be better than"
+        verb = "is not beaten" if sure else "is highest"
         by = f"the next, {difference.group.label}, is {_points(measure, -difference.points)} below"
-        lead = f"{_title(measure)}: {verb} {base}; {by}"
+        lead = f"{_title(measure)}: {base}, {verb}; {by}"
+    elif signed(difference.points, measure.digits).strip("0.") == "":
+        called = f"{told.best.label} ({_value(measure, measure.of_group(told.best))})"
+        lead, doubt = f"{_title(measure)}: {called} is level with {base}", ""
     else:
         called = f"{told.best.label} ({_value(measure, measure.of_group(told.best))})"
         verb = "is highest" if not sure else "leads" if told.alike else "wins"
         lead = f"{_title(measure)}: {called} {verb}, {_points(measure, difference.points)} above {base}"
-    doubt = "" if sure or difference.test is None else ", which the spread of the seeds explains as well"
     return Answer(
         lead=f"{lead}{doubt}.",
         why=" ".join(filter(None, [tested_words(difference, told), alike_words(part, told), beside])),

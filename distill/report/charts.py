@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 420, 290
-LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 14, 14, HEIGHT - 48
+LEFT, RIGHT, TOP, BOTTOM = 64, WIDTH - 14, 14, HEIGHT - 48
 Places = tuple[tuple[float, float], ...]
 
 

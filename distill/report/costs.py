@@ -87,7 +87,7 @@ def _overlapping(times: dict[str, tuple[str, float, float]]) -> list[str]:
     found: dict[str, None] = {}
     latest: tuple[str, float, float] | None = None  # of those begun so far the one that ends last
     for name, (_, begin, end) in order:
-        if latest is not None and latest[2] - begin > 0.1 * min(end - begin, latest[2] - latest[1]):
+        if latest is not None and latest[2] - begin - 1 > 0.1 * min(end - begin, latest[2] - latest[1]):
             found |= dict.fromkeys([latest[0], name])
         if latest is None or end > latest[2]:
             latest = (name, begin, end)

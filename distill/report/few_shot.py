@@ -15,11 +15,25 @@ from distill.report.charts import Axis, Chart, Point, Series, draw
 from distill.report.tables import Cell, Row, Table
 from distill.report.tasks import Part
 
-COLUMNS = (
-    ("before", "OOD, zero-shot (%)"),
-    ("ood_query", "OOD, with the support (%)"),
-    ("id_test", "ID (%)"),
-)
+# Of photos and of episodes: what a table's column is, its heading.
+COLUMNS = {
+    True: (
+        ("before", "OOD, zero-shot (%)"),
+        ("ood_query", "OOD, with the support (%)"),
+        ("id_test", "ID (%)"),
+    ),
+    False: (
+        ("before_ood_objects", "OOD objects, before (%)"),
+        ("after_ood_objects", "OOD objects, with the episodes (%)"),
+        ("before_id_objects", "ID objects, before (%)"),
+        ("after_id_objects", "ID objects, with the episodes (%)"),
+    ),
+}
+# What is drawn over the shots, and what it was before them.
+DRAWN = {
+    True: (("ood_query", "before"), ("id_test", "")),
+    False: (("after_ood_objects", "before_ood_objects"), ("after_id_objects", "before_id_objects")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +63,12 @@ def learnt_of(part: Part) -> list[Learnt]:
 
 def few_shot_table(part: Part) -> Table | None:
     """Return a row for every run, method and number of shots that is there; None of no such run."""
+    of_task = COLUMNS[part.task.confuses]
     rows = [
         Row(
             head=f"{one.label}, {line['shots']}",
             cells=(
-                *(_cell(line, name) for name, _ in COLUMNS),
+                *(_cell(line, name) for name, _ in of_task),
                 Cell(text=str(line["draws"]), value=line["draws"]),
             ),
             style=style,
@@ -63,15 +78,16 @@ def few_shot_table(part: Part) -> Table | None:
     ]
     if not rows:
         return None
-    columns = (f"run, method, {_shots(part)}", *(heading for _, heading in COLUMNS), "draws")
+    columns = (f"run, method, {_shots(part)}", *(heading for _, heading in of_task), "draws")
     return Table(title="Few-shot", columns=columns, rows=tuple(rows))
 
 
 def few_shot_charts(part: Part) -> list[Chart]:
-    """Return OOD and ID over the number of shots, a line for each run and method; 0 shots are zero-shot."""
+    """Return OOD and ID over the number of shots, a line for each run and method; at 0 what was before."""
     charts = []
-    for name, title in (("ood_query", "OOD, with the support"), ("id_test", "ID")):
-        series = []
+    called = dict(COLUMNS[part.task.confuses])
+    for name, earlier in DRAWN[part.task.confuses]:
+        title, series = called[name].removesuffix(" (%)"), []
         for style, one in enumerate(learnt_of(part)):
             points = [
                 Point(
@@ -83,9 +99,9 @@ def few_shot_charts(part: Part) -> list[Chart]:
                 for line in one.lines
                 if (mean := _number(line.get(name))) is not None
             ]
-            before = _number(one.lines[0].get("before")) if name == "ood_query" else None
+            before = _number(one.lines[0].get(earlier))
             if before is not None and points:
-                points.insert(0, Point(x=0, y=before, note="zero-shot"))
+                points.insert(0, Point(x=0, y=before, note="before"))
             if points:
                 series.append(Series(label=one.label, points=tuple(points), style=style))
         if series:

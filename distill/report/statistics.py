@@ -22,8 +22,8 @@ class TTest:
     """A two-sided t-test of ``difference``, other less one.
 
     ``design`` is paired, blocks (paired, see :class:`Pooled`) or welch; ``n`` counts the pairs, or the
-    numbers of either side; ``low`` to ``high`` is the 95% interval of the difference. ``statistic`` and ``p_value``
-    are None where nothing varies.
+    numbers of either side; ``low`` to ``high`` is the 95% interval of the difference. ``statistic`` and
+    ``p_value`` are None where nothing varies.
     """
 
     design: str

@@ -20,6 +20,7 @@ from distill.report.groups import (
     TeacherRuns,
     closed_forms_of,
     differing,
+    label_of,
     shortened_paths,
     value_of,
     written,
@@ -154,7 +155,7 @@ def main_table(part: Part) -> Table:
         columns.append((heading, [mean_cell(group.gap(metric)) for group in part.groups]))
     columns += [*_facts_that_differ(part)]
     for name in part.settings:
-        if not all(_says(group.label, name, group.values[name]) for group in part.groups):
+        if not all(_says(group, name) for group in part.groups):
             columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
     return _below_closed_forms(by_group("Results", part, columns), part, results)
 
@@ -203,10 +204,13 @@ def _below_closed_forms(table: Table, part: Part, results: dict[str, str]) -> Ta
     return replace(table, rows=(*rows, *table.rows))
 
 
-def _says(label: str, name: str, value: Any) -> bool:
-    """Say whether a setting's label tells its value, as KEY=VALUE with the last part of its name or all."""
-    told = {part.strip() for part in label.split(",")}
-    return any(f"{called}={written(value)}" in told for called in (name, name.rpartition(".")[2]))
+def _says(group: Group, name: str) -> bool:
+    """Say whether a group's label tells a setting: made of all of them, or with KEY=VALUE of this one."""
+    if group.label == label_of(group.values, group.runs[0].settings):
+        return True
+    told = {part.strip() for part in group.label.split(",")}
+    called = (name, name.rpartition(".")[2])
+    return any(f"{one}={written(group.values[name])}" in told for one in called)
 
 
 def _setting_cell(value: Any) -> Cell:
