@@ -108,6 +108,7 @@ def sections(part: Part) -> dict[str, str]:
 
 def breakable(text: str) -> Markup:
     """Return a text whose long names may be broken behind what joins their words, and nowhere in a word."""
+    text = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return Markup(re.sub(r"([_/,+@])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 

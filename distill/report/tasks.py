@@ -183,7 +183,7 @@ def parts_of(runs: Sequence[Run], baseline: str | None = None) -> list[Part]:
     UserError
         If nothing is called as ``baseline``.
     """
-    parts, names = [], dict[str, None]()
+    parts, labels, names = [], list[str](), dict[str, None]()
     named = False
     for task in (PHOTOS, EPISODES):
         members = [run for run in runs if run.episodes == (task is EPISODES)]
@@ -192,6 +192,7 @@ def parts_of(runs: Sequence[Run], baseline: str | None = None) -> list[Part]:
         settings, groups = groups_of(members)
         chosen = [group for group in groups if baseline in _names(group)]
         named = named or bool(chosen)
+        labels += [group.label for group in groups]
         names |= dict.fromkeys(name for group in groups for name in _names(group))
         parts.append(
             Part(
@@ -207,7 +208,7 @@ def parts_of(runs: Sequence[Run], baseline: str | None = None) -> list[Part]:
     if baseline is not None and not named:
         raise UserError(
             f"--baseline is {baseline!r}, and no finished run or setting is called so",
-            fix=f"{nearest_names(baseline, names)}there are {', '.join([*names][:6])}.",
+            fix=f"{nearest_names(baseline, names)}there are {'; '.join(labels[:6])}.",
         )
     return parts
 
