@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.report_runs import made_up_run
 
 from cache.runtime.errors import UserError
-from distill.config import RunConfig
 from distill.report.answer import answers
 from distill.report.collect import collect
 from distill.report.costs import cost_table, why_not
@@ -17,26 +17,6 @@ from distill.report.effects import factors, heat_maps, main_effects
 from distill.report.page import report
 from distill.report.tables import main_table
 from distill.report.tasks import Part, parts_of
-from distill.settings import to_toml, with_settings
-
-
-def write_run(folder: Path, seed: int, ood: float, *settings: str, began: int = 0, **more) -> None:
-    """A finished run of two accuracies, as far as a report needs one."""
-    folder.mkdir(parents=True)
-    result = {"ood_test_accuracy": ood, "id_test_accuracy": ood + 10}
-    config = with_settings(RunConfig(), [*settings, f"train.seed={seed}"])
-    (folder / "config.toml").write_text(to_toml(config))
-    lines = [json.dumps({"epoch": epoch, **result, "lr": 0.1}) for epoch in range(3)]
-    (folder / "metrics.jsonl").write_text("\n".join(lines))
-    told = {
-        "teacher_metrics": {"ood_test_accuracy": 96.0},
-        "classes": {"id_test": 4, "ood_test": 5},
-        "per_class_accuracy": {},
-        "seconds": 30.0,
-        "hardware": {"cpu": "one"},
-    }
-    (folder / "summary.json").write_text(json.dumps(result | told | more))
-    (folder / f"events.out.tfevents.{1000 + began}.here.1.0").touch()
 
 
 def part_of(folder: Path, baseline: str | None = None) -> Part:
@@ -54,7 +34,7 @@ def grid(tmp_path) -> Path:
                 ood = 40 + gain + noise + 0.1 * ((seed + weight) % 3) + temperature
                 name = f"mse={weight},temperature={temperature},seed={seed}"
                 settings = (f"loss.mse={weight}", f"loss.temperature={temperature}")
-                write_run(runs / name, seed, ood, *settings, began=(began := began + 40))
+                made_up_run(runs / name, seed, ood, *settings, began=(began := began + 40))
     return runs
 
 
@@ -88,11 +68,11 @@ def test_a_baseline_that_is_not_there_is_told_with_near_names(grid, tmp_path):
 
 
 def test_of_one_seed_and_of_one_setting_it_says_why_nothing_can_be_said(tmp_path):
-    write_run(tmp_path / "runs" / "a", 0, 40.0)
+    made_up_run(tmp_path / "runs" / "a", 0, 40.0)
     (alone, _) = answers(part_of(tmp_path / "runs"))
     assert alone.lead == "OOD: 40.0%."
     assert "no other setting to compare with" in alone.why
-    write_run(tmp_path / "runs" / "b", 0, 45.0, "loss.mse=1", began=40)
+    made_up_run(tmp_path / "runs" / "b", 0, 45.0, "loss.mse=1", began=40)
     first, second = answers(part_of(tmp_path / "runs"))
     assert not first.sure
     assert first.lead == "OOD: cls + mse (45.0%) is highest, 5.0 points above the baseline, cls (40.0%)."
@@ -103,7 +83,7 @@ def test_of_one_seed_and_of_one_setting_it_says_why_nothing_can_be_said(tmp_path
 def test_runs_that_say_nothing_of_classes_are_answered_by_their_space(tmp_path):
     for name, near in (("a", 0.5), ("b", 0.75)):
         folder = tmp_path / "runs" / name
-        write_run(folder, 0, 0.0, *(["loss.mse=1"] if name == "b" else []))
+        made_up_run(folder, 0, 0.0, *(["loss.mse=1"] if name == "b" else []))
         space = {"ood_test": {"cosine": near, "image_neighbours_10": near / 2, "images": 9}}
         (folder / "summary.json").write_text(json.dumps({"space": space, "status": "finished"}))
     (only,) = answers(part_of(tmp_path / "runs"))
@@ -145,15 +125,15 @@ def test_all_accuracies_have_one_scale_epochs_from_1_and_chance_and_teacher_as_l
 def test_costs_are_compared_on_one_machine_of_runs_that_were_alone(tmp_path):
     runs = tmp_path / "runs"
     for at, (name, seconds) in enumerate((("a", 30.0), ("b", 60.0))):
-        write_run(runs / name, 0, 40.0, f"loss.mse={at}", began=at * 40, seconds=seconds)
+        made_up_run(runs / name, 0, 40.0, f"loss.mse={at}", began=at * 40, seconds=seconds)
     table = cost_table(part_of(runs))
     shares = [row.cells[table.columns.index("time, of the baseline's") - 1].text for row in table.rows[:2]]
     assert shares == ["1.00", "2.00"]
     assert why_not(part_of(runs).counted) == ""
-    write_run(runs / "c", 0, 40.0, "loss.mse=2", began=60)  # while b was at work
+    made_up_run(runs / "c", 0, 40.0, "loss.mse=2", began=60)  # while b was at work
     assert "Not alone on the machine" in why_not(part_of(runs).counted)
     assert "b" in why_not(part_of(runs).counted)
-    write_run(runs / "d", 0, 40.0, "loss.mse=3", began=900, hardware={"cpu": "another"})
+    made_up_run(runs / "d", 0, 40.0, "loss.mse=3", began=900, hardware={"cpu": "another"})
     assert "2 kinds of machine" in why_not(part_of(runs).counted)
     assert "time, of the baseline's" not in cost_table(part_of(runs)).columns
 
@@ -162,7 +142,7 @@ def test_start_and_pool_are_columns_where_they_differ(tmp_path):
     runs = tmp_path / "runs"
     for name, start in (("a", "scratch"), ("b", "imagenet")):
         told = {"start": start, "sha256": ""}
-        write_run(runs / name, 0, 40.0, f"loss.mse={int(name == 'b')}", first_weights=told)
+        made_up_run(runs / name, 0, 40.0, f"loss.mse={int(name == 'b')}", first_weights=told)
     table = main_table(part_of(runs))
     at = table.columns.index("start") - 1
     assert [row.cells[at].text for row in table.rows[:2]] == ["scratch", "imagenet"]
