@@ -63,8 +63,10 @@ def create_app(model: Model, limits: Limits | None = None, teacher: TeacherBesid
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for closing in (*batchers, decoders, *([beside.decoders] if beside is not None else [])):
-            closing.close()
+        for one in batchers:
+            one.close()
+        for reading in (decoders, *([beside.decoders] if beside is not None else [])):
+            reading.close()
 
     app = FastAPI(
         title=f"{model.info.name}, an open-vocabulary image model",

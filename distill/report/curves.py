@@ -91,7 +91,7 @@ def chance(part: Part, metric: str) -> float | None:
         return None
     split, among_all = metric.removesuffix("_accuracy"), metric.endswith("_all_accuracy")
     split = split.removesuffix("_all").partition("@")[0]
-    found = set()
+    found = set[float | None]()
     for run in part.counted:
         if among_all and run.identity is not None:
             splits = (*run.identity.learnt_from.values(), *run.identity.judged_on.values())

@@ -103,8 +103,9 @@ def mean_cell(value: Spread | None, digits: int = 1, *, unit: float = 1, mark: s
 
 def constant_cell(value: Spread | None, digits: int, *, unit: float = 1) -> Cell:
     """Return :func:`mean_cell` of what may be the same of all seeds, which then has no deviation."""
-    same = value is not None and value.std == 0
-    return mean_cell(replace(value, std=None) if same else value, digits, unit=unit)
+    if value is not None and value.std == 0:
+        value = replace(value, std=None)
+    return mean_cell(value, digits, unit=unit)
 
 
 def _metric(part: Part, metric: str, heading: str, told: Compared | None = None) -> tuple[str, list[Cell]]:
