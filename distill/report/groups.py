@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distill.config import LOSS_TERMS
@@ -74,6 +74,10 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
                 repeated=tuple(run for run in members if run not in first.values()),
             )
         )
+    labels = [group.label for group in groups]
+    for i, group in enumerate(groups):  # paths that end alike: what is left out tells them apart
+        if labels.count(group.label) > 1:
+            groups[i] = replace(group, label=f"{group.label} ({group.runs[0].name})")
     return columns, tuple(groups)
 
 

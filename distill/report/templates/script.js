@@ -283,7 +283,9 @@
   }
   function draw(svg, places, of) {
     svg.replaceChildren();
-    const order = places.map((_, i) => i).sort((a, b) => of.has(map.label[a]) - of.has(map.label[b]));
+    const pictureOf = (i) => (pictured && pictured.checked ? map.pictures[i] : -1);
+    const above = (i) => 2 * (pictureOf(i) >= 0) + of.has(map.label[i]);
+    const order = places.map((_, i) => i).sort((a, b) => above(a) - above(b));
     map.share.forEach((share, axis) => {
       const name = make("text", { class: "axis-name", ...(axis ? { transform: "translate(-1010 0) rotate(-90)" } : { y: 1040 }) });
       name.textContent = `principal component ${axis + 1} (${share}%)`;
@@ -293,12 +295,12 @@
       const [x, y] = places[i];
       const colour = of.get(map.label[i]);
       const size = colour === undefined ? 13 : 19;
-      const picture = pictured && pictured.checked ? map.pictures[i] : -1;
+      const picture = pictureOf(i);
       const half = 55;
       const shape = picture >= 0 ? make("use", { href: `#picture-${picture}`, x: x - half, y: -y - half, width: 2 * half, height: 2 * half })
         : map.ood[i] ? make("circle", { cx: x, cy: -y, r: size })
         : make("rect", { x: x - size, y: -y - size, width: 2 * size, height: 2 * size });
-      shape.setAttribute("class", colour === undefined ? "dot" : `dot c${colour}`);
+      shape.setAttribute("class", picture >= 0 ? "dot pictured" : colour === undefined ? "dot" : `dot c${colour}`);
       shape.dataset.label = map.label[i];
       shape.dataset.picture = map.pictures[i];
       svg.append(shape);
