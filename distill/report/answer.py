@@ -20,16 +20,20 @@ ONE_SEED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One sentence and what it stands on; ``sure`` says whether it holds beyond the spread of the seeds."""
+    """One sentence and what it stands on.
+
+    ``sure`` says whether it holds beyond the spread of the seeds, ``differs`` whether it is of a difference.
+    """
 
     lead: str
     why: str
     sure: bool = False
+    differs: bool = False
 
 
 def answers(part: Part) -> list[Answer]:
-    """Return a part's answer by each measure, first the one that counts; empty where nothing is judged."""
-    told = [_answer(part, measure) for measure in measures(part)]
+    """Return a part's answer by each measure, first what counts and differs; empty of nothing judged."""
+    told = sorted((_answer(part, measure) for measure in measures(part)), key=lambda one: not one.differs)
     return [replace(one, why=one.why.replace(ONE_SEED, "")) if i else one for i, one in enumerate(told)]
 
 
@@ -78,6 +82,7 @@ def _of_several(part: Part, told: Compared, beside: str) -> Answer:
         lead=f"{lead}{doubt}.",
         why=" ".join(filter(None, [tested_words(difference, told), alike_words(part, told), beside])),
         sure=sure,
+        differs=True,
     )
 
 

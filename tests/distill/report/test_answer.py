@@ -148,3 +148,13 @@ def test_start_and_pool_are_columns_where_they_differ(tmp_path):
     assert [row.cells[at].text for row in table.rows[:2]] == ["scratch", "imagenet"]
     assert "pool" not in table.columns
     assert "loss.mse" not in table.columns  # the rows' heads say it
+
+
+def test_the_mean_of_several_heads_is_a_result_of_its_own(tmp_path):
+    for name, mean in (("a", 50.0), ("b", 60.0)):
+        judged = {f"ood_test{head}": {"plum": 1.0} for head in ("", "@other", "@mean")}
+        more = {"ood_test@other_accuracy": 45.0, "ood_test@mean_accuracy": mean, "per_class_accuracy": judged}
+        made_up_run(tmp_path / "runs" / name, 0, 40.0, f"loss.mse={int(name == 'b')}", **more)
+    leads = [answer.lead.partition(": ")[0] for answer in answers(part_of(tmp_path / "runs"))]
+    assert leads == ["OOD", "OOD (mean)", "ID"]
+    report(tmp_path / "runs", tmp_path / "report.html")
