@@ -148,32 +148,38 @@ def _tell_about(app: FastAPI, model: Model, room: Room, *, teacher: bool) -> Non
         return JSONResponse(about)
 
 
+def _wanted(model: Model, *, teacher: bool) -> dict[str, Any]:
+    """Return what each parameter of /predict is called and may be; ``teacher``: one is at hand."""
+
+    def only(possible: bool) -> dict[str, Any]:
+        return {} if possible else {"enum": [False]}
+
+    return {
+        "names": Query(
+            description="Choose from these, labels of any bank or words of the vocabulary: one, or a,b,c; or "
+            "the parameter repeated.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+        "bank": Query(
+            description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
+        ),
+        "reject": Query(
+            description="Say when it is none of them.",
+            json_schema_extra=only(model.precision in model.info.reject),
+        ),
+        "open": Query(
+            alias="open",
+            description="Choose from all words of the vocabulary; without names, bank and reject.",
+            json_schema_extra=only(model.vocabulary is not None),
+        ),
+        "teacher": Query(description="Ask the teacher as well.", json_schema_extra=only(teacher)),
+    }
+
+
 def _predict(app: FastAPI, model: Model, working: Working) -> None:
     """Add the path that labels an image."""
     class_set, shown = _class_sets(model), _shown(model)
-    wanted_names = Query(
-        description="Choose from these, labels of any bank or words of the vocabulary: one, or a,b,c; or the "
-        "parameter repeated.",
-        json_schema_extra={"uniqueItems": True},
-    )
-    wanted_bank = Query(
-        description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
-    )
-    wanted_reject = Query(
-        description="Say when it is none of them.",
-        json_schema_extra={} if model.precision in model.info.reject else {"enum": [False]},
-    )
-
-    wanted_open = Query(
-        alias="open",
-        description="Choose from all words of the vocabulary; without names, bank and reject.",
-        json_schema_extra={} if model.vocabulary is not None else {"enum": [False]},
-    )
-
-    wanted_teacher = Query(
-        description="Ask the teacher as well.",
-        json_schema_extra={} if working.beside is not None else {"enum": [False]},
-    )
+    wanted = _wanted(model, teacher=working.beside is not None)
 
     @app.post(
         "/predict",
@@ -183,13 +189,13 @@ def _predict(app: FastAPI, model: Model, working: Working) -> None:
     )
     async def predict(
         request: Request,
-        names: Annotated[list[Name], wanted_names] = [],  # noqa: B006
-        open_: Annotated[bool, wanted_open] = False,
-        bank: Annotated[str | SkipJsonSchema[None], wanted_bank] = None,
+        names: Annotated[list[Name], wanted["names"]] = [],  # noqa: B006
+        open_: Annotated[bool, wanted["open"]] = False,
+        bank: Annotated[str | SkipJsonSchema[None], wanted["bank"]] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
-        reject: Annotated[bool, wanted_reject] = False,
+        reject: Annotated[bool, wanted["reject"]] = False,
         neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
-        teacher: Annotated[bool, wanted_teacher] = False,
+        teacher: Annotated[bool, wanted["teacher"]] = False,
     ) -> Response:
         """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
         began = time.perf_counter()
@@ -202,7 +208,8 @@ def _predict(app: FastAPI, model: Model, working: Working) -> None:
                 model.rejection(classes)
         except UserError as error:
             raise Refused(422, str(error)) from error
-        if teacher and working.beside is None:
+        beside = working.beside if teacher else None
+        if teacher and beside is None:
             raise Refused(422, "no teacher is at hand: start the service with --teacher-model")
         raw = await _image_of(request)
         embedding = await working.batcher.embed(await working.decoders.prepared(raw))
@@ -212,9 +219,7 @@ def _predict(app: FastAPI, model: Model, working: Working) -> None:
             "none_of_these": of_image.none_of_these,
             "labels": [vars(label) for label in of_image.labels],
             "neighbours": shown(embedding, neighbours),
-            "teacher": await working.beside.answer(model, raw, classes, top)
-            if teacher and working.beside is not None
-            else None,
+            "teacher": await beside.answer(model, raw, classes, top) if beside is not None else None,
             "milliseconds": round(1000 * (time.perf_counter() - began), 2),
         }
         # A Response, not the dict: FastAPI would check and copy what was made a line above.

@@ -252,6 +252,7 @@ def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service
         driver.quit()
 
 
+@pytest.mark.long
 def test_the_teacher_answers_beside_the_model_where_it_is_at_hand(exported, trained, teacher_dir, service):
     photo = val_photos(trained)[0]
     raw = photo.read_bytes()
