@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import mpmath
@@ -104,6 +105,7 @@ def two_sided_p(statistic: float, degrees: float) -> float:
     return float(mpmath.betainc(degrees / 2, 0.5, 0, x, regularized=True))
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(probability: float, degrees: float) -> float:
     """Return the t that a share ``probability`` (above a half) of Student's distribution lies below."""
     wanted = 2 * (1 - probability)

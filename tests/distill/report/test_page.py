@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from helpers.report_runs import HOSTILE, Words, copied, made_up_run
 
-from distill.report.page import report
+from distill.report.groups import shortened_paths
+from distill.report.page import breakable, report
 
 
 def test_texts_of_runs_are_shown_as_text(report_page):
@@ -43,6 +44,15 @@ def test_numbers_that_are_none_do_not_reach_the_page(photo_runs, tmp_path):
     assert len(kept) > 5
     for one in kept:
         json.loads(one, parse_constant=pytest.fail)
+
+
+def test_long_names_are_broken_between_their_words_alone_and_paths_are_short():
+    assert breakable("checked_blue,lr=0.001") == "checked_<wbr>blue,<wbr>lr=0.001"
+    assert breakable("<b>23.9 ± 1.9") == "&lt;b&gt;23.9\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.9"
+    assert (
+        shortened_paths("local-dir:/home/me/models/teacher, its own") == "local-dir:…/models/teacher, its own"
+    )
+    assert shortened_paths("hf-hub:org/name") == "hf-hub:org/name"
 
 
 # The page in a browser
