@@ -72,7 +72,7 @@ def _time(run: Run) -> tuple[str, float, float] | None:
     for file in run.path.glob(f"{EVENTS}*"):
         seconds, _, rest = file.name.removeprefix(EVENTS).partition(".")
         host = rest.rsplit(".", 2)[0]
-        if seconds.isdigit() and host:
+        if seconds.isdecimal() and host:
             begun.append((float(seconds), host))
     length = run.number("seconds")
     if not begun or length is None:
