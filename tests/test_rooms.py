@@ -70,7 +70,7 @@ DOORS = {
     "torchvision": {"cache/runtime/torchvision_compat.py"},
     "openai": {"cache/prepare/describe.py"},
     "transformers": {"cache/prepare/captioner.py", "cache/runtime/hub_models.py"},
-    "jinja2": {"distill/report/page.py", "distill/deploy/card.py"},
+    "jinja2": {"distill/report/page.py", "distill/deploy/card.py", "distill/deploy/docs_page.py"},
     "ray": {"cache/runtime/ray_pool.py"},
     "wandb": {"distill/record/wandb_board.py"},
     "mpmath": {"distill/report/statistics.py"},

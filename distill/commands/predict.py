@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.errors import missing_package, printable
+from cache.runtime.errors import WrongOption, missing_package, printable
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -18,6 +18,7 @@ from distill.commands.options import (
     batch_size,
     given_options,
     graph_options,
+    model_teacher_options,
     names_option,
     option,
 )
@@ -188,11 +189,12 @@ def _count_errors(predictions: Iterator[Prediction]) -> int:
 @option(
     "--rate", "Requests a second of one client, ten times that at once.", click.FloatRange(min=0.01), 100.0
 )
-def serve(model: Path, host: str, port: int, precision: str | None, threads: int, **limits: Any) -> None:
+@model_teacher_options
+def serve(model: Path, host: str, port: int, precision: str | None, threads: int, **more: Any) -> None:
     """Serve MODEL over HTTP: post an image, get labels.
 
-    There is a page to drop one on. It knows no users: where others can reach --host, put a server with
-    authentication before it.
+    There is a page to drop one on; with --teacher-model the teacher's answer is beside the model's. It knows
+    no users: where others can reach --host, put a server with authentication before it.
 
     \b
     Examples:
@@ -200,16 +202,22 @@ def serve(model: Path, host: str, port: int, precision: str | None, threads: int
       curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?names=rose,tulip&top=2"
     """
     try:
+        from distill.deploy.beside_teacher import teacher_beside
         from distill.deploy.limits import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
         raise missing_package(error, extra="serve") from error
+    teacher_model, pretrained = more.pop("teacher_model"), more.pop("pretrained")
+    if pretrained is not None and teacher_model is None:
+        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
     opened = _opened(model, precision, threads)
+    teacher = teacher_beside(opened.info, teacher_model, pretrained=pretrained) if teacher_model else None
     run(
         opened,
         host=host,
         port=port,
-        limits=Limits(**limits),
+        limits=Limits(**more),
+        teacher=teacher,
         ready=lambda address: click.echo(f"serving {model} ({opened.precision}) on {address}"),
     )
     click.echo("stopped")

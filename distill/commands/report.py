@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,17 +12,18 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, json_option, option
-from distill.commands.tables import number, print_json, table
+from distill.commands.tables import print_json, table
 
 if TYPE_CHECKING:
-    from distill.report.statistics import TTest
+    from distill.report.compare import Result
     from distill.spread import Spread
 
 
 @click.command()
 @click.argument("runs", type=EXISTING_FOLDER)
 @option("--out", "The HTML file; .md and .csv go beside it.", FILE_TO_WRITE, required=True)
-def report(runs: Path, out: Path) -> None:
+@option("--baseline", "Compare with this run or setting.  [default: the first]", metavar="NAME")
+def report(runs: Path, out: Path, baseline: str | None) -> None:
     """Write one HTML page of RUNS.
 
     RUNS is a run's folder or one that holds several. It reads the run folders alone: no cache, no images,
@@ -28,11 +31,11 @@ def report(runs: Path, out: Path) -> None:
 
     \b
     Example:
-      distill report runs --out report.html
+      distill report runs --out report.html --baseline cls
     """
     from distill.report.page import report as write_report
 
-    written = write_report(runs, out)
+    written = write_report(runs, out, baseline=baseline)
     click.echo(f"wrote {', '.join(map(str, written))}")
 
 
@@ -45,7 +48,7 @@ def compare(one: Path, other: Path, as_json: bool) -> None:
 
     Settings and results, the second less the first. A RUN is a run's folder, all seeds of one setting of a
     sweep as RUNS/SETTING, or a folder of runs that differ in the seed alone. Seeds that both have are
-    compared in pairs.
+    compared in pairs; losses of other terms, and times of runs that were not alone, are not compared.
 
     \b
     Examples:
@@ -58,28 +61,39 @@ def compare(one: Path, other: Path, as_json: bool) -> None:
     if as_json:
         print_json(asdict(compared))
         return
+    if compared.answer:
+        click.echo(_whole_words(compared.answer) + "\n")
     for line in compared.settings or ["the settings are the same"]:
-        click.echo(line)
-    for line in compared.surroundings:
         click.echo(printable(line))
-    rows = [
-        [r.metric, _spread(r.one), _spread(r.other), number(r.difference), *_tested(r.test)]
-        for r in compared.results
-    ]
-    heads = ["", str(one), str(other), "difference", "95% interval", "t", "p", "n"]
-    table(compared.how, heads, rows)
+    for line in (*compared.surroundings, *compared.left_out):
+        click.echo(_whole_words(line))
+    how = f"{compared.how}; p below is Holm's, over the rows of a table"
+    click.echo(_whole_words(how if any(result.test for result in compared.results) else compared.how))
+    for section in dict.fromkeys(result.section for result in compared.results):
+        rows = [_row(result) for result in compared.results if result.section == section]
+        heads = ["", *compared.names, "difference (95% interval)", "p"]
+        table(section, heads, rows)
 
 
-def _spread(values: Spread | None) -> str:
+def _row(result: Result) -> list[str]:
+    from distill.report.difference_tables import p_text
+
+    digits = 2 if result.called.endswith("(%)") else 3
+    test, difference = result.test, "" if result.difference is None else f"{result.difference:+.{digits}f}"
+    interval = f" ({test.low:+.{digits}f} to {test.high:+.{digits}f})" if test else ""
+    p = "" if result.p_value is None else p_text(result.p_value)
+    sides = (_spread(side, digits) for side in (result.one, result.other))
+    return [result.called, *sides, difference + interval, p]
+
+
+def _whole_words(text: str) -> str:
+    """Return a text in lines as wide as the terminal, broken between words."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(printable(text), width=width, break_long_words=False, break_on_hyphens=False)
+
+
+def _spread(values: Spread | None, digits: int) -> str:
     if values is None:
         return ""
-    return number(values.mean) + (f" ± {values.std:.3f}" if values.std is not None else "")
-
-
-def _tested(test: TTest | None) -> list[str]:
-    if test is None:
-        return ["", "", "", ""]
-    p = test.p_value
-    chance = "< 0.001" if p is not None and p < 0.001 else number(p)
-    interval = f"{test.low:.3f} to {test.high:.3f}"
-    return [interval, number(test.statistic), chance, ", ".join(map(str, test.n))]
+    around = f" ± {values.std:.{digits}f}" if values.std is not None else ""
+    return f"{values.mean:,.{digits}f}{around}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cache.store.duplicates import Duplicate
 
 
+WORD = 24
 # So many images that were skipped are told one by one, with what was wrong.
 SKIPPED = 20
 
@@ -32,13 +33,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.table import Table
 
     lines = Table(show_header=any(columns))
+    needed = 1
     for i, column in enumerate(columns):
-        lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        # A word is broken where it is longer than any of ours: a path.
+        words = [word for text in (column, *(row[i] for row in rows)) for word in text.split()]
+        widest = max([1, *(min(WORD, len(word)) for word in words)])
+        needed += widest + 3
+        lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold", min_width=widest)
     for row in rows:
         lines.add_row(*(printable(text).replace("[", "\\[") for text in row))
     click.echo(printable(title))
     # A log has no width of its own: 80 columns would break numbers apart.
-    Console(width=None if sys.stdout.isatty() else 140).print(lines)
+    width = Console().width if sys.stdout.isatty() else 140
+    Console(width=max(width, needed)).print(lines)
 
 
 def working(what: str, unit: str = "images") -> AbstractContextManager[Any]:

@@ -21,6 +21,7 @@ Its files::
     predict, predict_episodes    labels for them; for files of episodes
     embed, embedder, embedders, row_files    unit rows of any source, by what, and into what file
     serve, connections, app   the service: it listens; who is connected; what is asked
+    docs_page, beside_teacher    what can be asked of it as a page; its teacher, asked as well
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
     web, web_runtime, templates/web    a page that does it all in a browser; onnxruntime-web, by its checksums
     bench                     latency, size and memory of each graph

@@ -25,6 +25,21 @@ class NeighbourAnswer(BaseModel):
     picture: str = Field(description="A small JPEG as a data: URL.")
 
 
+class TeacherLabel(BaseModel):
+    """One label of an image, by the teacher."""
+
+    label: str
+    class_name: str = Field(description="The class folder; '' where it has none.")
+    similarity: float = Field(description="Cosine between the teacher's row of the image and of the text.")
+
+
+class TeacherAnswer(BaseModel):
+    """What the teacher says of the image, among the same classes; best first."""
+
+    answer: str
+    labels: list[TeacherLabel]
+
+
 class PredictAnswer(BaseModel):
     """The labels of an image, best first."""
 
@@ -32,6 +47,7 @@ class PredictAnswer(BaseModel):
     none_of_these: bool
     labels: list[LabelAnswer]
     neighbours: list[NeighbourAnswer]
+    teacher: TeacherAnswer | None = Field(description="None unless it is asked for.")
     milliseconds: float = Field(ge=0, description="From the request's header to this answer.")
 
 
@@ -51,6 +67,7 @@ class LabelsAnswer(BaseModel):
     banks: dict[str, list[str]]
     can_reject: bool = Field(description="Whether reject=true can be asked.")
     vocabulary: int = Field(ge=0, description="How many words open=true chooses from.")
+    teacher: bool = Field(description="Whether teacher=true can be asked.")
 
 
 class ErrorAnswer(BaseModel):

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,8 +25,10 @@ from cache.runtime.errors import UserError, WrongOption, shortened
 from distill.deploy.admission import HEALTH, Admission, refusal
 from distill.deploy.answers import BODY, HealthAnswer, LabelsAnswer, PredictAnswer, errors
 from distill.deploy.batching import Batcher
+from distill.deploy.beside_teacher import TeacherBeside
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.decoding import Decoders
+from distill.deploy.docs_page import docs_page
 from distill.deploy.limits import Limits, Refused, Room
 from distill.deploy.model import Model
 from distill.deploy.neighbours import NEIGHBOURS, Neighbours
@@ -40,39 +43,83 @@ PAGE_POLICY = (
 )
 
 
-def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
-    """Return the service as an ASGI application, for any server."""
+def create_app(model: Model, limits: Limits | None = None, teacher: TeacherBeside | None = None) -> FastAPI:
+    """Return the service as an ASGI application, for any server; ``teacher`` answers beside the model."""
     limits = limits or Limits()
     room = Room(limits)
     # It warns of each form that is none, which its sender is told.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     batcher = Batcher(model.embed, most=BATCH)
     decoders = Decoders(model.prepare_file, limits)
+    beside = Beside(teacher, limits) if teacher is not None else None
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         del app
-        task = asyncio.create_task(batcher.run())
+        batchers = [batcher, *([beside.batcher] if beside is not None else [])]
+        tasks = [asyncio.create_task(one.run()) for one in batchers]
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        batcher.close()
-        decoders.close()
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        for one in batchers:
+            one.close()
+        for reading in (decoders, *([beside.decoders] if beside is not None else [])):
+            reading.close()
 
     app = FastAPI(
         title=f"{model.info.name}, an open-vocabulary image model",
         description="Post an image, get labels; the class set may change with every request.",
         lifespan=running,
+        docs_url=None,  # theirs asks the network for its scripts; ours is below
+        redoc_url=None,
     )
     app.add_middleware(Admission, room=room)
     _tell_errors(app)
-    _tell_about(app, model, room)
-    _predict(app, model, decoders, batcher)
+    _tell_about(app, model, room, teacher=teacher is not None)
+    _predict(app, model, Working(decoders=decoders, batcher=batcher, beside=beside))
+    _tell_docs(app)
     return app
 
 
-def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
+class Beside:
+    """A teacher at work beside the model, with threads of its own."""
+
+    def __init__(self, teacher: TeacherBeside, limits: Limits) -> None:
+        self.decoders = Decoders(teacher.prepare, limits)
+        self.batcher = Batcher(teacher.embed, most=BATCH)
+
+    async def answer(self, model: Model, raw: bytes, classes: ClassSet, top: int) -> dict[str, Any]:
+        """Return what the teacher says of an image's bytes, among the same classes."""
+        embedding = await self.batcher.embed(await self.decoders.prepared(raw))
+        (of_image,) = model.answer(embedding[None], classes, top=top)
+        labels = [
+            {"label": one.label, "class_name": one.class_name, "similarity": one.similarity}
+            for one in of_image.labels
+        ]
+        return {"answer": of_image.answer, "labels": labels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """What a request goes through: decoding, the model, and where there is one the teacher."""
+
+    decoders: Decoders
+    batcher: Batcher
+    beside: Beside | None
+
+
+def _tell_docs(app: FastAPI) -> None:
+    """Add a page that tells every path, made of openapi.json."""
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        page = docs_page(app.openapi(), address=str(request.base_url))
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+def _tell_about(app: FastAPI, model: Model, room: Room, *, teacher: bool) -> None:
     """Add what says something of the service: a page, its health, its labels."""
     page_text = PAGE.read_text(encoding="utf-8")
     banks = {name: list(classes.labels) for name, classes in model.banks.items()}
@@ -81,6 +128,7 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
         "banks": banks,
         "can_reject": model.precision in model.info.reject,
         "vocabulary": len(model.vocabulary) if model.vocabulary is not None else 0,
+        "teacher": teacher,
     }
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -100,27 +148,38 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
         return JSONResponse(about)
 
 
-def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -> None:
+def _wanted(model: Model, *, teacher: bool) -> dict[str, Any]:
+    """Return what each parameter of /predict is called and may be; ``teacher``: one is at hand."""
+
+    def only(possible: bool) -> dict[str, Any]:
+        return {} if possible else {"enum": [False]}
+
+    return {
+        "names": Query(
+            description="Choose from these, labels of any bank or words of the vocabulary: one, or a,b,c; or "
+            "the parameter repeated.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+        "bank": Query(
+            description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
+        ),
+        "reject": Query(
+            description="Say when it is none of them.",
+            json_schema_extra=only(model.precision in model.info.reject),
+        ),
+        "open": Query(
+            alias="open",
+            description="Choose from all words of the vocabulary; without names, bank and reject.",
+            json_schema_extra=only(model.vocabulary is not None),
+        ),
+        "teacher": Query(description="Ask the teacher as well.", json_schema_extra=only(teacher)),
+    }
+
+
+def _predict(app: FastAPI, model: Model, working: Working) -> None:
     """Add the path that labels an image."""
     class_set, shown = _class_sets(model), _shown(model)
-    wanted_names = Query(
-        description="Choose from these, labels of any bank or words of the vocabulary: one, or a,b,c; or the "
-        "parameter repeated.",
-        json_schema_extra={"uniqueItems": True},
-    )
-    wanted_bank = Query(
-        description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
-    )
-    wanted_reject = Query(
-        description="Say when it is none of them.",
-        json_schema_extra={} if model.precision in model.info.reject else {"enum": [False]},
-    )
-
-    wanted_open = Query(
-        alias="open",
-        description="Choose from all words of the vocabulary; without names, bank and reject.",
-        json_schema_extra={} if model.vocabulary is not None else {"enum": [False]},
-    )
+    wanted = _wanted(model, teacher=working.beside is not None)
 
     @app.post(
         "/predict",
@@ -130,12 +189,13 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
     )
     async def predict(
         request: Request,
-        names: Annotated[list[Name], wanted_names] = [],  # noqa: B006
-        open_: Annotated[bool, wanted_open] = False,
-        bank: Annotated[str | SkipJsonSchema[None], wanted_bank] = None,
+        names: Annotated[list[Name], wanted["names"]] = [],  # noqa: B006
+        open_: Annotated[bool, wanted["open"]] = False,
+        bank: Annotated[str | SkipJsonSchema[None], wanted["bank"]] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
-        reject: Annotated[bool, wanted_reject] = False,
+        reject: Annotated[bool, wanted["reject"]] = False,
         neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
+        teacher: Annotated[bool, wanted["teacher"]] = False,
     ) -> Response:
         """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
         began = time.perf_counter()
@@ -148,14 +208,18 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
                 model.rejection(classes)
         except UserError as error:
             raise Refused(422, str(error)) from error
-        image = await decoders.prepared(await _image_of(request))
-        embedding = await batcher.embed(image)
+        beside = working.beside if teacher else None
+        if teacher and beside is None:
+            raise Refused(422, "no teacher is at hand: start the service with --teacher-model")
+        raw = await _image_of(request)
+        embedding = await working.batcher.embed(await working.decoders.prepared(raw))
         (of_image,) = model.answer(embedding[None], classes, top=top, reject=reject)
         answer = {
             "answer": of_image.answer,
             "none_of_these": of_image.none_of_these,
             "labels": [vars(label) for label in of_image.labels],
             "neighbours": shown(embedding, neighbours),
+            "teacher": await beside.answer(model, raw, classes, top) if beside is not None else None,
             "milliseconds": round(1000 * (time.perf_counter() - began), 2),
         }
         # A Response, not the dict: FastAPI would check and copy what was made a line above.

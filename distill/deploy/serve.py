@@ -12,6 +12,7 @@ import uvicorn
 
 from cache.runtime.errors import UserError
 from distill.deploy.app import create_app
+from distill.deploy.beside_teacher import TeacherBeside
 from distill.deploy.connections import connections_within
 from distill.deploy.limits import Limits
 from distill.deploy.model import Model
@@ -39,8 +40,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(model: Model, *, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
-    """Serve until a signal comes; ``ready`` is told the address.
+def serve(
+    model: Model,
+    *,
+    host: str,
+    port: int,
+    limits: Limits,
+    ready: Callable[[str], None],
+    teacher: TeacherBeside | None = None,
+) -> None:
+    """Serve until a signal comes; ``ready`` is told the address, ``teacher`` answers beside the model.
 
     UserError if the address cannot be listened on, or the model knows no names.
     """
@@ -49,13 +58,15 @@ def serve(model: Model, *, host: str, port: int, limits: Limits, ready: Callable
     with listener(host, port) as listening:
         bound = listening.getsockname()
         address = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
-        server_of(model, limits, ready=lambda: ready(address)).run(sockets=[listening])
+        server_of(model, limits, ready=lambda: ready(address), teacher=teacher).run(sockets=[listening])
 
 
-def server_of(model: Model, limits: Limits, *, ready: Callable[[], None]) -> Server:
+def server_of(
+    model: Model, limits: Limits, *, ready: Callable[[], None], teacher: TeacherBeside | None = None
+) -> Server:
     """Return a server of a model that is not yet running."""
     config = uvicorn.Config(
-        create_app(model, limits),
+        create_app(model, limits, teacher),
         http=connections_within(limits),
         ws="none",
         log_level="error",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill.judge.calibration import BINS, ReliabilityBin
-from distill.report.charts import Chart, Point, Series, draw
-from distill.report.tables import Table, by_group, mean_cell
+from distill.report.charts import Axis, Chart, Point, Series, draw
+from distill.report.tables import Table, by_group, constant_cell, mean_cell
 from distill.report.tasks import Part, split_label
 
-PERFECT = Series(label="as sure as right", points=(Point(x=0, y=0), Point(x=100, y=100)), style=None)
+PERFECT = Series(label="as sure as right", points=(Point(x=0, y=0), Point(x=100, y=100)), style=-1)
+# What fewer images than these say of a bin is chance.
+FEW = 10
 COLUMNS = (
     ("{}: ECE before (%)", ("splits", "before")),
     ("{}: ECE (%)", ("splits", "ece")),
@@ -21,33 +23,35 @@ def reliability_charts(part: Part) -> list[Chart]:
     """Return a reliability diagram of every test split: how often answers of some certainty are right."""
     charts = []
     for split in _splits(part):
-        series = [PERFECT]
+        series = []
         for group in part.groups:
             fits = [run.calibration for run in group.runs if run.calibration is not None]
             bins = [one for fit in fits if split in fit.splits for one in fit.splits[split].bins]
-            if bins:
-                series.append(Series(label=group.label, points=_joined(bins), style=group.number))
+            if points := _joined(bins):
+                series.append(Series(label=group.label, points=points, style=group.number))
         name = "".join(c if c.isalnum() else "-" for c in split)
         charts.append(
             draw(
                 f"reliability-{name}",
                 split_label(split),
-                series,
-                x_name="probability of the answer (%)",
-                y_name="answers that are right (%)",
+                [*series, PERFECT],
+                x=Axis(name="probability of the answer (%)", low=0, high=100),
+                y=Axis(name="answers that are right (%)", low=0, high=100),
             )
         )
     return charts
 
 
 def _joined(bins: Sequence[ReliabilityBin]) -> tuple[Point, ...]:
-    """Return the bins of all seeds, each with the images of every seed, as points in percent."""
+    """Return the bins of all seeds as points in percent, each with the images of every seed: FEW or more."""
     by_place: dict[int, list[ReliabilityBin]] = {}
     for one in bins:
         by_place.setdefault(min(int(one.confidence * BINS), BINS - 1), []).append(one)
     points = []
     for _, joined in sorted(by_place.items()):
         images = sum(one.images for one in joined)
+        if images < FEW:
+            continue
         sure, right = (
             100 * sum(getattr(one, name) * one.images for one in joined) / images
             for name in ("confidence", "accuracy")
@@ -59,7 +63,7 @@ def _joined(bins: Sequence[ReliabilityBin]) -> tuple[Point, ...]:
 def calibration_table(part: Part) -> Table | None:
     """Return temperatures and calibration errors, a row a group; None where no run has any."""
     columns = [
-        (heading, [mean_cell(group.spread("calibration", name), 4) for group in part.groups])
+        (heading, [constant_cell(group.spread("calibration", name), 4) for group in part.groups])
         for heading, name in (("temperature of the training", "trained_with"), ("fitted", "temperature"))
     ]
     for split in _splits(part):

@@ -1,11 +1,17 @@
 """Where everything of a chart stands: places on the drawing for the page's template, and data for its script.
 
-The template draws all of it as inline SVG, so a chart is whole without the script, which names the points.
-Matplotlib's SVG would not do: it carries styles that the page's security policy forbids, and its own colours.
+The template draws all of it as inline SVG, so a chart is whole without the script, on paper, and for who has
+a keyboard alone; the script names the points, picks and hides. Looked at instead: uPlot 1.6 (MIT, 51 kB) and
+Chart.js 4.6 (MIT, 210 kB) draw on a canvas, which is empty without the script, has one colour scheme in print
+and nothing to focus, and have no bands, heat maps or error bars but by plug-ins; Observable Plot 0.6 (ISC,
+209 kB, with d3 another 280 kB) draws SVG, but in the browser alone and with styles that the page's security
+policy forbids. Each is more than the 300 lines here and in ``chart.html`` and ``script.js``. Matplotlib's SVG
+carries such styles too, and its own colours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +19,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 420, 290
-LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 14, 14, HEIGHT - 48
+LEFT, RIGHT, TOP, BOTTOM = 64, WIDTH - 14, 14, HEIGHT - 48
 Places = tuple[tuple[float, float], ...]
 
 
@@ -30,11 +36,34 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points of one colour. ``style`` is the number of its group, None for the teacher."""
+    """Points of one colour. ``style`` is the number of its group, None for the teacher, -1 for a guide."""
 
     label: str
     points: tuple[Point, ...]
     style: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A line across at one y, such as chance; ``kind`` is teacher or chance."""
+
+    label: str
+    y: float
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """An axis: its name with the unit, what it may not go beyond, and further numbers that it is to show.
+
+    ``whole`` has ticks at whole numbers only.
+    """
+
+    name: str
+    low: float = -math.inf
+    high: float = math.inf
+    within: tuple[float, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +86,7 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart; ``x_ticks`` and ``y_ticks`` are (place, number)."""
+    """A chart; ``x_ticks``, ``y_ticks`` are (place, number), ``levels`` (place, line). Guides come last."""
 
     name: str
     title: str
@@ -66,6 +95,7 @@ class Chart:
     x_ticks: tuple[tuple[float, float], ...]
     y_ticks: tuple[tuple[float, float], ...]
     series: tuple[Drawn, ...]
+    levels: tuple[tuple[float, Level], ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:
@@ -82,18 +112,31 @@ class Chart:
                     ],
                 }
                 for one in self.series
+                if one.series.style != -1
             ],
         }
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """From ``low`` to ``high``, with ticks in it."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def share(self, value: float) -> float:
+        """Return where a value is, 0 to 1; what is outside is at the end."""
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Axes:
-    x: Sequence[float]
-    y: Sequence[float]
+    x: _Scale
+    y: _Scale
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        across = (x - self.x[0]) / (self.x[-1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[-1] - self.y[0])
+        across, up = self.x.share(x), self.y.share(y)
         return round(LEFT + across * (RIGHT - LEFT), 1), round(BOTTOM - up * (BOTTOM - TOP), 1)
 
     def draw(self, series: Series, *, line: bool) -> Drawn:
@@ -118,39 +161,42 @@ def draw(
     title: str,
     series: Sequence[Series],
     *,
-    x_name: str,
-    y_name: str,
+    x: Axis,
+    y: Axis,
     lines: bool = True,
-    whole_x: bool = False,
+    levels: Sequence[Level] = (),
 ) -> Chart:
     """Draw series as lines with a band of one standard deviation, or as marks with a cross of it.
 
-    Points are in the units that ``x_name`` and ``y_name`` say; ``whole_x`` has ticks at whole numbers only.
+    Points are in the units that the axes say; a series of style -1 is a line in any case.
     """
     points = [point for one in series for point in one.points]
     axes = _Axes(
-        x=_ticks([(p.x, p.x_spread) for p in points], whole=whole_x),
-        y=_ticks([(p.y, p.spread) for p in points]),
+        x=_scale(x, [(p.x, p.x_spread) for p in points]),
+        y=_scale(y, [*((p.y, p.spread) for p in points), *((level.y, None) for level in levels)]),
     )
     return Chart(
         name=name,
         title=title,
-        x_name=x_name,
-        y_name=y_name,
-        x_ticks=tuple((axes.place(tick, axes.y[0])[0], short(tick)) for tick in axes.x),
-        y_ticks=tuple((axes.place(axes.x[0], tick)[1], short(tick)) for tick in axes.y),
-        series=tuple(axes.draw(one, line=lines) for one in series),
+        x_name=x.name,
+        y_name=y.name,
+        x_ticks=tuple((axes.place(tick, axes.y.low)[0], short(tick)) for tick in axes.x.ticks),
+        y_ticks=tuple((axes.place(axes.x.low, tick)[1], short(tick)) for tick in axes.y.ticks),
+        series=tuple(axes.draw(one, line=lines or one.style == -1) for one in series),
+        levels=tuple((axes.place(axes.x.low, level.y)[1], level) for level in levels),
     )
 
 
-def _ticks(values: Sequence[tuple[float, float | None]], *, whole: bool = False) -> list[float]:
-    """Return ticks around values and their deviations."""
-    low = min(value - (spread or 0) for value, spread in values)
-    high = max(value + (spread or 0) for value, spread in values)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    ticks = MaxNLocator(nbins=5, integer=whole, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [float(tick) for tick in ticks]
+def _scale(axis: Axis, values: Sequence[tuple[float, float | None]]) -> _Scale:
+    """Return a scale around values and their deviations, within what the axis may show."""
+    low = min([*(value - (spread or 0) for value, spread in values), *axis.within])
+    high = max([*(value + (spread or 0) for value, spread in values), *axis.within])
+    low, high = max(low, axis.low), min(high, axis.high)
+    if low >= high:
+        low, high = max(low - 0.5, axis.low), min(high + 0.5, axis.high)
+    ticks = MaxNLocator(nbins=5, integer=axis.whole, steps=[1, 2, 5, 10]).tick_values(low, high)
+    low, high = max(float(ticks[0]), axis.low), min(float(ticks[-1]), axis.high)
+    return _Scale(low=low, high=high, ticks=tuple(float(tick) for tick in ticks if low <= tick <= high))
 
 
 def short(value: float) -> float | int:

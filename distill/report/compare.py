@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, nearest_names
-from distill.config import RunConfig
+from distill.config import LOSS_TERMS, RunConfig
 from distill.record.run_files import CONFIG
+from distill.report.answer import answers
 from distill.report.collect import Run, collect, data_differences, judged_differences
-from distill.report.groups import differing
-from distill.report.statistics import TTest, paired_t, welch_t
+from distill.report.costs import why_not
+from distill.report.groups import CLOSED_FORM, WEIGHTS, Group, differing, teachers_of
+from distill.report.statistics import TTest, holm, t_test
 from distill.report.tables import CHOSEN_ON_TEST
+from distill.report.tasks import EPISODES, PHOTOS, Part, headings, split_label
 from distill.settings import differences, from_toml, with_part
 from distill.spread import Spread, spread
 from distill.sweep.plan import SEED
 
 LAST_EPOCHS = 5
 # How the names of test results begin.
-JUDGED = ("id_", "ood_", "all")
-CLOSED_FORM = "closed_form"
+RESULTS = ("id_", "ood_", "all")
 MEMORY = "peak_memory_GB"
+# What results are about; of the first two one side alone may have a number.
+RIDGE, JUDGED_BY, COST = "closed form", "results", "cost"
+JUDGED = (RIDGE, JUDGED_BY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One metric of both sides; ``difference`` is other less one. ``test`` is None without several seeds.
 
-    A side that was not judged so, such as one without that test split, is None, and so is the difference.
+    ``section`` is what it is about, ``called`` how a report calls it; ``p_value`` is the test's with Holm's
+    adjustment over its section. A side that was not judged so, such as one without that test split, is None,
+    and so is the difference.
     """
 
     metric: str
+    section: str
+    called: str
     one: Spread | None
     other: Spread | None
     difference: float | None
     test: TTest | None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What differs: ``settings`` in the configs, ``surroundings`` beside them, and the results.
 
-    ``how`` says which seeds were compared, and how.
+    ``names`` are the sides, as short as tells them apart; ``answer`` says what won by the first measure, by
+    how much and how sure that is, a comparison of its own; ``how`` which seeds were compared, and how;
+    ``left_out`` what cannot be compared, and why.
     """
 
+    names: tuple[str, str]
+    answer: str
     how: str
     settings: tuple[str, ...]
     surroundings: tuple[str, ...]
+    left_out: tuple[str, ...]
     results: tuple[Result, ...]
 
 
@@ -58,7 +73,8 @@ def compare_runs(one: Path, other: Path) -> Comparison:
     A set is a folder of such runs, or ``RUNS/SETTING`` of a sweep: its runs ``RUNS/SETTING,seed=*``.
 
     Seeds that both sides have are compared in pairs (a paired t-test); with fewer than two of them, and
-    two runs on either side, by Welch's test; else there is a difference and no test.
+    two runs on either side, by Welch's test; else there is a difference and no test. Losses are compared
+    where they are the same losses, costs where the runs had a machine for themselves.
 
     Raises
     ------
@@ -74,32 +90,109 @@ def compare_runs(one: Path, other: Path) -> Comparison:
     ours, theirs = ([*side.values()] for side in sides)
     if ours[0].episodes != theirs[0].episodes:
         raise UserError(f"one of {one} and {other} is of episodes", fix="compare photos with photos.")
+    names = _apart(one, other)
+    part = _part(ours, theirs, names)
+    changed = differences(_config(ours[0]), _config(theirs[0]))
+    no_costs = why_not([*ours, *theirs])
+    unlike = _unlike_losses(changed)
     results = []
-    for metric in _metrics(ours[0], theirs[0]):
-        mine, yours = (
-            [number for run in runs if (number := _number(run, metric)) is not None]
-            for runs in (ours, theirs)
-        )
-        whole = len(mine) == len(ours) and len(yours) == len(theirs)
-        if whole or (metric.startswith((*JUDGED, CLOSED_FORM)) and not (mine and yours)):
-            results.append(_result(metric, mine, yours, paired))
+    for section, metrics in _metrics(ours[0], theirs[0]).items():
+        compared = [
+            _result(section, metric, part, ours, theirs)
+            for metric in metrics
+            if metric not in unlike and not (section == COST and no_costs)
+        ]
+        there = [result for result in compared if result is not None]
+        adjusted = holm([result.test.p_value if result.test else None for result in there])
+        results += [replace(result, p_value=p) for result, p in zip(there, adjusted, strict=True)]
     return Comparison(
+        names=names,
+        answer=" ".join(f"{one.lead} {one.why}".strip() for one in answers(part)[:1]),
         how=_how([list(side) for side in sides], paired),
-        settings=tuple(differences(_config(ours[0]), _config(theirs[0])).values()),
+        settings=tuple(changed.values()),
         surroundings=tuple(_surroundings(ours[0], theirs[0])),
+        left_out=tuple(filter(None, [_losses_words(unlike, changed), no_costs])),
         results=tuple(results),
     )
 
 
-def _result(metric: str, ours: Sequence[float], theirs: Sequence[float], paired: bool) -> Result:
-    one, other, test = spread(ours), spread(theirs), None
-    if one is None or other is None:
-        return Result(metric=metric, one=one, other=other, difference=None, test=None)
-    if paired:
-        test = paired_t(ours, theirs)
-    elif min(one.n, other.n) > 1:
-        test = welch_t(ours, theirs)
-    return Result(metric=metric, one=one, other=other, difference=other.mean - one.mean, test=test)
+def _part(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, str]) -> Part:
+    """Return both sides as a report has them; the first is the baseline."""
+    groups = tuple(
+        Group(number=i, label=name, values={}, runs=tuple(runs))
+        for i, (name, runs) in enumerate(zip(names, (ours, theirs), strict=True))
+    )
+    task = EPISODES if ours[0].episodes else PHOTOS
+    return Part(
+        task=task,
+        runs=(*ours, *theirs),
+        settings=(),
+        groups=groups,
+        teachers=tuple(teachers_of(groups)),
+        splits=tuple(task.splits([*ours, *theirs])),
+        baseline=groups[0],
+    )
+
+
+def _apart(one: Path, other: Path) -> tuple[str, str]:
+    """Return two folders' names, with as many folders above as it takes to tell them apart."""
+    mine, theirs = one.resolve().parts, other.resolve().parts
+    for count in range(1, max(len(mine), len(theirs))):
+        if mine[-count:] != theirs[-count:]:
+            return "/".join(mine[-count:]), "/".join(theirs[-count:])
+    return str(one), str(other)
+
+
+def _unlike_losses(changed: dict[str, str]) -> tuple[str, ...]:
+    """Return which losses are none of the same: all where their kind differs, the sum where a weight does."""
+    of_loss = {name for name in changed if name.startswith("loss.")}
+    if of_loss - {*WEIGHTS}:
+        return tuple(f"loss_{name}" for name in (*LOSS_TERMS, "total"))
+    return ("loss_total",) if of_loss else ()
+
+
+def _losses_words(unlike: Sequence[str], changed: dict[str, str]) -> str:
+    if not unlike:
+        return ""
+    what = "their sum is" if len(unlike) == 1 else "they are"
+    names = ", ".join(name for name in changed if name.startswith("loss."))
+    return f"losses: {what} not compared, being of other terms ({names})."
+
+
+def _result(
+    section: str, metric: str, part: Part, ours: Sequence[Run], theirs: Sequence[Run]
+) -> Result | None:
+    """Return one metric of both sides; None where some runs of a side have it and others not."""
+    mine, yours = (
+        {run.seed: number for run in runs if (number := _number(run, metric)) is not None}
+        for runs in (ours, theirs)
+    )
+    if not (len(mine) == len(ours) and len(yours) == len(theirs)) and (
+        section not in JUDGED or (mine and yours)
+    ):
+        return None
+    one, other = spread([*mine.values()]), spread([*yours.values()])
+    difference = other.mean - one.mean if one is not None and other is not None else None
+    return Result(
+        metric=metric,
+        section=section,
+        called=_called(metric, part),
+        one=one,
+        other=other,
+        difference=difference,
+        test=t_test(mine, yours) if difference is not None else None,
+    )
+
+
+def _called(metric: str, part: Part) -> str:
+    """Return a metric in a report's words, whose long names may be broken between words."""
+    patterns = (*part.task.headline, *part.task.results, *part.task.further)
+    named = headings(patterns, part.splits)
+    if metric in named:
+        return named[metric]
+    *before, last = metric.split("/")
+    split = split_label(before[-1]) if before and before[0] == "space" else "".join(before)
+    return f"{split}: {last}".replace("_", " ") if before else last.replace("_", " ")
 
 
 def _side(path: Path) -> dict[Any, Run]:
@@ -144,8 +237,8 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
     return f"seeds {one} and {other}: no test without several seeds on either side"
 
 
-def _metrics(one: Run, other: Run) -> list[str]:
-    """Return the names of what is compared: closed forms and test results of either, losses, space, cost."""
+def _metrics(one: Run, other: Run) -> dict[str, list[str]]:
+    """Return the names of what is compared by section: closed forms and results are of either."""
     of_ridge = dict.fromkeys(
         f"{CLOSED_FORM}/{name}"
         for run in (one, other)
@@ -155,10 +248,16 @@ def _metrics(one: Run, other: Run) -> list[str]:
     numbers = [
         name for run in (one, other) for name, value in run.summary.items() if isinstance(value, int | float)
     ]
-    results = dict.fromkeys(n for n in numbers if n.startswith(JUDGED) and not n.endswith(CHOSEN_ON_TEST))
+    results = dict.fromkeys(n for n in numbers if n.startswith(RESULTS) and not n.endswith(CHOSEN_ON_TEST))
     losses = dict.fromkeys(name for line in one.history for name in line if name.startswith("loss_"))
     space = [f"space/{s}/{n}" for s in one.table("space") for n in one.table("space", s) if n != "images"]
-    return [*of_ridge, *results, *losses, *space, "seconds", "images_per_s", MEMORY]
+    return {
+        RIDGE: [*of_ridge],
+        JUDGED_BY: [*results],
+        "training losses": [*losses],
+        "space": space,
+        COST: ["seconds", "images_per_s", MEMORY],
+    }
 
 
 def _number(run: Run, metric: str) -> float | None:

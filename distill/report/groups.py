@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distill.config import LOSS_TERMS
@@ -37,6 +38,11 @@ class Group:
         """Return one number a run from the summary, by the names that lead to it, where it has one."""
         return [number for run in self.runs if (number := run.number(*names)) is not None]
 
+    def by_seed(self, *names: str) -> dict[Any, float]:
+        """Return :meth:`numbers` by the seed of their run."""
+        numbers = ((run.seed, run.number(*names)) for run in self.runs)
+        return {seed: number for seed, number in numbers if number is not None}
+
     def spread(self, *names: str) -> Spread | None:
         """Return mean and deviation of :meth:`numbers` over the seeds."""
         return spread(self.numbers(*names))
@@ -68,6 +74,10 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
                 repeated=tuple(run for run in members if run not in first.values()),
             )
         )
+    labels = [group.label for group in groups]
+    for i, group in enumerate(groups):  # paths that end alike: what is left out tells them apart
+        if labels.count(group.label) > 1:
+            groups[i] = replace(group, label=f"{group.label} ({group.runs[0].name})")
     return columns, tuple(groups)
 
 
@@ -149,6 +159,11 @@ def written(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
+def shortened_paths(text: str) -> str:
+    """Return a text whose paths have their last two parts alone: where a folder lies says little of a run."""
+    return re.sub(r"(?:~|\.{1,2})?(?:/[^\s/,]+)+(?=/[^\s/,]+/[^\s/,]+)", "…", text)
+
+
 def label_of(values: dict[str, Any], settings: dict[str, Any]) -> str:
     """Return differing settings in a few words: losses by their names, others as key=value.
 
@@ -163,7 +178,7 @@ def label_of(values: dict[str, Any], settings: dict[str, Any]) -> str:
     for name, value in values.items():
         if name not in WEIGHTS:
             last = name.rpartition(".")[2]
-            parts.append(f"{last if short.count(last) == 1 else name}={written(value)}")
+            parts.append(f"{last if short.count(last) == 1 else name}={shortened_paths(written(value))}")
     return ", ".join(parts)
 
 

@@ -5,34 +5,42 @@ from __future__ import annotations
 import base64
 import glob
 import hashlib
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
 from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
-from distill.report import calibration, charts, curves, pictures, tables
+from distill.report import calibration, charts, costs, curves, effects, pictures, tables
+from distill.report.answer import answers
 from distill.report.collect import Run, collect
-from distill.report.few_shot import few_shot_table
+from distill.report.confusion import confusion_matrices
+from distill.report.difference_tables import differences_tables
+from distill.report.differences import drawn_first
+from distill.report.few_shot import few_shot_charts, few_shot_table
+from distill.report.groups import shortened_paths
 from distill.report.statistics import LEVEL
 from distill.report.tasks import Part, parts_of
 
 
-def report(runs: Path, out: Path) -> list[Path]:
+def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
     """Write a report of a run, or of a folder of runs, to ``out``; return the files written.
 
     Beside the HTML file are the main tables with the ending .md and one line a run with the ending .csv. The
-    same run folders give the same bytes.
+    same run folders give the same bytes. ``baseline`` names the run or setting that the others are compared
+    with, without one that of the first run.
 
     Raises
     ------
     UserError
-        If there is no run, or ``out`` is not named .html.
+        If there is no run, none of that name, or ``out`` is not named .html.
     """
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
@@ -41,7 +49,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))
     context = {
         "collected": collected,
-        "parts": parts_of(collected.finished),
+        "parts": parts_of(collected.finished, baseline),
         "level": LEVEL,
         "style": style,
         "script": script,
@@ -70,19 +78,48 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"markdown": _plain, "command": _command}
-    environment.globals |= {"tables": tables, "curves": curves, "pictures": pictures, "frame": charts}
-    environment.globals |= {"facts": facts, "partly_judged": partly_judged, "few_shot_table": few_shot_table}
-    environment.globals["calibration"] = calibration
+    environment.filters |= {"markdown": _plain, "command": _command, "breakable": breakable}
+    environment.globals |= {
+        "tables": tables, "curves": curves, "pictures": pictures, "frame": charts, "costs": costs,
+        "calibration": calibration, "effects": effects, "answers": answers, "drawn_first": drawn_first,
+        "confusion_matrices": confusion_matrices, "differences_tables": differences_tables,
+        "few_shot_table": few_shot_table,
+        "few_shot_charts": few_shot_charts, "facts": facts, "partly_judged": partly_judged,
+        "sections": sections,
+    }  # fmt: skip
     environment.globals["nothing_to_judge"] = NOTHING_TO_JUDGE
     return environment
+
+
+def sections(part: Part) -> dict[str, str]:
+    """Return the sections of a part, and how each is called in the page's navigation."""
+    called = {
+        "results": "Results",
+        "grid": "Grid" if effects.factors(part) else "",
+        "curves": "Curves",
+        "calibration": "Probabilities" if part.task.confuses else "",
+        "classes": f"{part.task.members}es".replace("objectes", "objects").capitalize(),
+        "confused": "Confused" if part.task.confuses else "",
+        "space": "Space",
+        "cost": "Cost",
+    }
+    return {name: text for name, text in called.items() if text}
+
+
+def breakable(text: str) -> Markup:
+    """Return a text whose long names may be broken behind what joins their words, and nowhere in a word."""
+    text = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return Markup(re.sub(r"([_/,+@])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def facts(part: Part) -> list[tuple[str, str]]:
     """Return what runs have in common, and how many of each there are where they have not."""
     read = {
-        "teacher": lambda run: ", ".join(_texts(run.table("teacher"), "model", "pretrained")),
+        "teacher": lambda run: shortened_paths(
+            ", ".join(_texts(run.table("teacher"), "model", "pretrained"))
+        ),
         "student": lambda run: run.summary.get("student"),
+        "start": tables.start_words,
         "classes": lambda run: _counts(run.table("classes")),
         part.task.unit: lambda run: _counts(run.table("images")),
         "pool": lambda run: pool_words(run.table("pool")),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.judge.outputs import Confusion, EmbeddingSample, confusions, shown_split
+from distill.report.collect import Run
 from distill.report.groups import Group
 from distill.report.tasks import split_label
 
@@ -40,10 +41,11 @@ class ConfusedGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Every group's confused pairs, and the pictures, each once, as data URIs."""
+    """Every group's confused pairs, and the pictures, each once, as data URIs; ``numbers`` of them by key."""
 
     groups: tuple[ConfusedGroup, ...]
     pictures: tuple[str, ...]
+    numbers: dict[str, int] = field(default_factory=dict)
 
 
 def confused_groups(groups: Sequence[Group]) -> Confused:
@@ -70,8 +72,12 @@ def confused_groups(groups: Sequence[Group]) -> Confused:
                 )
             )
         confused.append(ConfusedGroup(group=group, split=split_label(split), pairs=tuple(pairs)))
+    mapped = next((r.outputs.sample for g in groups for r in g.runs if r.outputs and r.outputs.sample), None)
+    for key in mapped.keys if mapped is not None else ():
+        if key in jpeg:
+            number.setdefault(key, len(number))
     uris = [f"data:image/jpeg;base64,{base64.b64encode(jpeg[key]).decode()}" for key in number]
-    return Confused(groups=tuple(confused), pictures=tuple(uris))
+    return Confused(groups=tuple(confused), pictures=tuple(uris), numbers=number)
 
 
 def space_map(groups: Sequence[Group], confused: Confused) -> dict[str, Any] | None:
@@ -107,13 +113,18 @@ def space_map(groups: Sequence[Group], confused: Confused) -> dict[str, Any] | N
         "highlighted": chosen[:HIGHLIGHTED],
         "label": [position[name] for name in first.classes],
         "ood": [int(split.startswith("ood")) for split in first.splits],
+        "pictures": [confused.numbers.get(key, -1) for key in first.keys],
         "share": [round(100 * float(s), 1) for s in share],
         "teacher": _whole(theirs * scale),
         "students": [
-            {"label": f"{group.label}: {run.name}", "places": _whole(places * scale)}
+            {"label": _called(group, run), "places": _whole(places * scale)}
             for (group, run, _), places in zip(same, ours, strict=True)
         ],
     }  # fmt: skip
+
+
+def _called(group: Group, run: Run) -> str:
+    return run.name if group.label in run.name else f"{group.label}: {run.name}"
 
 
 def _alike(one: EmbeddingSample, other: EmbeddingSample) -> bool:

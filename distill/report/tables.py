@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from distill.data.pool import pool_words
 from distill.headline import SET_ASIDE, one_class_notes
 from distill.record.run_files import MEANS
+from distill.report.answer import signed
 from distill.report.collect import TEACHER, Run
+from distill.report.differences import LOWER_IS_BETTER, Compared, Measure, compared, measures
 from distill.report.groups import (
     CLOSED_FORM,
     Group,
     TeacherRuns,
     closed_forms_of,
     differing,
-    judged_alike,
+    label_of,
+    shortened_paths,
     value_of,
     written,
 )
-from distill.report.statistics import best_of
 from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
 
-LOWER_IS_BETTER = ("vlalign",)
 # A number of the epoch that was best on a test split is no result: nothing chose that epoch.
 CHOSEN_ON_TEST = "_best_epoch"
-# Heading, the names that lead to the number in a summary, the unit, decimals.
-COST = (
-    ("time (s)", ("seconds",), 1, 0),
-    ("{unit}/s", ("images_per_s",), 1, 0),
-    ("peak memory, host (GB)", ("peak_memory_bytes", "host"), 1e9, 2),
-    ("peak memory, device (GB)", ("peak_memory_bytes", "device"), 1e9, 2),
-    ("parameters (million)", ("student_parameters",), 1e6, 2),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Text, the number it is sorted by (None: last), and whether it is the best of its column."""
+    """Text, the number it is sorted by (None: last), and ``mark``.
+
+    That is best for the best of its column, alike for what cannot be told from it.
+    """
 
     text: str = ""
     value: float | None = None
-    best: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +93,34 @@ def by_group(title: str, part: Part, columns: Sequence[tuple[str, Sequence[Cell]
     return _table(title, "setting", [*groups, *((one.label, None) for one in part.teachers)], columns, note)
 
 
-def mean_cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool = False) -> Cell:
+def mean_cell(value: Spread | None, digits: int = 1, *, unit: float = 1, mark: str = "") -> Cell:
     """Return the cell of a mean, with its deviation; an empty one for None."""
     if value is None:
         return Cell()
     around = "" if value.std is None else f" ± {value.std / unit:,.{digits}f}"
-    return Cell(text=f"{value.mean / unit:,.{digits}f}{around}", value=value.mean / unit, best=best)
+    return Cell(text=f"{value.mean / unit:,.{digits}f}{around}", value=value.mean / unit, mark=mark)
 
 
-def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> tuple[str, list[Cell]]:
+def constant_cell(value: Spread | None, digits: int, *, unit: float = 1) -> Cell:
+    """Return :func:`mean_cell` of what may be the same of all seeds, which then has no deviation."""
+    if value is not None and value.std == 0:
+        value = replace(value, std=None)
+    return mean_cell(value, digits, unit=unit)
+
+
+def _metric(part: Part, metric: str, heading: str, told: Compared | None = None) -> tuple[str, list[Cell]]:
     """Return a metric's column, of the students and the teachers."""
     digits = _digits(heading)
-    own = [mean_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(part.groups)]
+    own = [mean_cell(group.spread(metric), digits, mark=_mark(group, told)) for group in part.groups]
     return heading, [*own, *(mean_cell(teacher.spread(TEACHER, metric), digits) for teacher in part.teachers)]
+
+
+def _mark(group: Group, told: Compared | None) -> str:
+    if told is None or told.alike is None:
+        return ""
+    if group.number == told.best.number:
+        return "best"
+    return "alike" if group in told.alike else ""
 
 
 def _digits(heading: str) -> int:
@@ -118,15 +130,19 @@ def _digits(heading: str) -> int:
 def main_table(part: Part) -> Table:
     """Return the results, a row a group and one a teacher, before them one a head by ridge that runs have.
 
-    n, the task's results on every split, those of the means of their weights and at the size that they chose,
-    the gaps to the teacher, the settings that differ.
+    n, the task's results on every split, beside those that the answer is about the
+    difference from the baseline, those of the means of their weights and at the size that they chose, the
+    gaps to the teacher, start and pool where they differ, and the settings that differ.
     """
     results = headings(part.task.results, part.splits)
-    best: dict[str, int | None] = {}
-    if judged_alike(part.groups):  # results of other test images are better or worse than none
-        best = {metric: best_of([group.numbers(metric) for group in part.groups]) for metric in results}
+    answered = {measure.path: compared(part, measure) for measure in measures(part)}
     columns = [("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups])]
-    columns += [_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()]
+    for metric, heading in results.items():
+        told = answered.get((metric,)) or compared(part, Measure(path=(metric,), called=heading))
+        columns.append(_metric(part, metric, heading, told))
+        if (metric,) in answered and told is not None and told.differences:
+            cells = [_difference_cell(group, told) for group in part.groups]
+            columns.append((f"{told.measure.called}: difference (points)", cells))
     for split in part.splits:
         metric = f"{split}_accuracy"
         for words, path in (
@@ -138,9 +154,37 @@ def main_table(part: Part) -> Table:
                 columns.append((f"{split_label(split)}, {words}", [mean_cell(value) for value in beside]))
     for metric, heading in headings(part.task.gaps, part.splits).items():
         columns.append((heading, [mean_cell(group.gap(metric)) for group in part.groups]))
+    columns += [*_facts_that_differ(part)]
     for name in part.settings:
-        columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
+        if not all(_says(group, name) for group in part.groups):
+            columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
     return _below_closed_forms(by_group("Results", part, columns), part, results)
+
+
+def _difference_cell(group: Group, told: Compared) -> Cell:
+    difference = told.of(group)
+    if difference is None:
+        return Cell(text="baseline" if group.numbers(*told.measure.path) else "")
+    return Cell(text=signed(difference.points, told.measure.digits), value=difference.points)
+
+
+def _facts_that_differ(part: Part) -> Iterator[tuple[str, list[Cell]]]:
+    """Return where a student's weights began and which pool it learnt from, where groups differ in it."""
+    facts: tuple[tuple[str, Callable[[Run], str]], ...] = (("start", start_words), ("pool", _pool))
+    for name, of_run in facts:
+        texts = [" or ".join(dict.fromkeys(map(of_run, group.runs))) for group in part.groups]
+        if len(set(texts)) > 1:
+            yield name, [Cell(text=text or "none") for text in texts]
+
+
+def start_words(run: Run) -> str:
+    """Return where a student's first weights are from."""
+    start = run.table("first_weights").get("start")
+    return start if isinstance(start, str) else ""
+
+
+def _pool(run: Run) -> str:
+    return pool_words(run.table("pool"))
 
 
 def _below_closed_forms(table: Table, part: Part, results: dict[str, str]) -> Table:
@@ -161,8 +205,19 @@ def _below_closed_forms(table: Table, part: Part, results: dict[str, str]) -> Ta
     return replace(table, rows=(*rows, *table.rows))
 
 
+def _says(group: Group, name: str) -> bool:
+    """Say whether a group's label tells a setting: made of all of them, or with KEY=VALUE of this one."""
+    if group.label == label_of(group.values, group.runs[0].settings):
+        return True
+    told = {part.strip() for part in group.label.split(",")}
+    called = (name, name.rpartition(".")[2])
+    return any(f"{one}={written(group.values[name])}" in told for one in called)
+
+
 def _setting_cell(value: Any) -> Cell:
-    return Cell(text=written(value), value=float(value) if isinstance(value, int | float) else None)
+    return Cell(
+        text=shortened_paths(written(value)), value=float(value) if isinstance(value, int | float) else None
+    )
 
 
 def note_on_results(part: Part) -> str:
@@ -240,18 +295,6 @@ def space_tables(part: Part) -> list[Table]:
         note = f"{' or '.join(f'{n:,}' for n in images)} {part.task.unit}"
         tables.append(by_group(split_label(split), part, columns, note))
     return tables
-
-
-def cost_table(part: Part) -> Table:
-    """Return what a run of every group took, means over its seeds."""
-    columns = [
-        (
-            heading.format(unit=part.task.unit),
-            [mean_cell(group.spread(*names), digits, unit=unit) for group in part.groups],
-        )
-        for heading, names, unit, digits in COST
-    ]
-    return by_group("Cost of a run", part, columns)
 
 
 def as_csv(runs: Sequence[Run]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cache.runtime.errors import UserError, nearest_names
 from distill.config_checks import MEAN
 from distill.headline import LABELS, SET_ASIDE, headline
 from distill.report.collect import OBJECTS, Run
@@ -25,9 +26,9 @@ SPLITS = {
 class Task:
     """What runs are judged by. Metrics and headings are patterns over the splits; see :func:`headings`.
 
-    ``unit`` is what is counted, ``measure`` how the headline metrics end, ``called`` its name; ``results``
-    are the main table's columns and ``further`` the second table's (metric, heading); ``notes`` explain those
-    that have a metric of some ending.
+    ``unit`` is what is counted, ``measure`` how the headline metrics end, ``called`` its name; ``headline``
+    is what a split is asked for first, ``results`` the main table's columns, ``further`` the second table's
+    (metric, heading); ``notes`` explain those that have a metric of some ending.
     ``gaps`` are the metrics with a gap to the teacher, ``scatter`` (metric, name) across and up.
     ``per_class`` names every class's numbers in a summary, and ``members`` what a class is; ``confuses`` says
     whether one image has one class, which can be taken for another.
@@ -47,6 +48,7 @@ class Task:
     per_class_title: str
     members: str
     confuses: bool
+    headline: tuple[tuple[str, str], ...] = ()
 
     def splits(self, runs: Sequence[Run]) -> list[str]:
         """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last.
@@ -121,6 +123,7 @@ EPISODES = Task(
     unit="episodes",
     measure="average_precision",
     called="mean average precision",
+    headline=(("{split}_ood_objects_average_precision", "{label} episodes, OOD objects (%)"),),
     results=(
         ("{split}_average_precision", "{label} episodes (%)"),
         ("{split}_ood_objects_average_precision", "{label} episodes, OOD objects (%)"),
@@ -157,7 +160,10 @@ EPISODES = Task(
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The finished runs of one task, in groups; ``settings`` are those in which the groups differ."""
+    """The finished runs of one task, in groups; ``settings`` are those in which the groups differ.
+
+    ``baseline`` is the group that the others are compared with.
+    """
 
     task: Task
     runs: tuple[Run, ...]
@@ -165,6 +171,7 @@ class Part:
     groups: tuple[Group, ...]
     teachers: tuple[TeacherRuns, ...]
     splits: tuple[str, ...]
+    baseline: Group
 
     @property
     def counted(self) -> list[Run]:
@@ -172,22 +179,51 @@ class Part:
         return [run for group in self.groups for run in group.runs]
 
 
-def parts_of(runs: Sequence[Run]) -> list[Part]:
-    """Return the runs of photos and those of episodes, each where there are any."""
-    parts = []
+def parts_of(runs: Sequence[Run], baseline: str | None = None) -> list[Part]:
+    """Return the runs of photos and those of episodes, each where there are any.
+
+    ``baseline`` names a run, or a setting as it is called in the report or its sweep; without one, and in a
+    part that has none of that name, it is that of the first run.
+
+    Raises
+    ------
+    UserError
+        If nothing is called as ``baseline``.
+    """
+    parts, labels, names = [], list[str](), dict[str, None]()
+    named = False
     for task in (PHOTOS, EPISODES):
         members = [run for run in runs if run.episodes == (task is EPISODES)]
+        if not members:
+            continue
         settings, groups = groups_of(members)
-        part = Part(
-            task=task,
-            runs=tuple(members),
-            settings=settings,
-            groups=groups,
-            teachers=tuple(teachers_of(groups)),
-            splits=tuple(task.splits(members)),
+        chosen = [group for group in groups if baseline in _names(group)]
+        named = named or bool(chosen)
+        labels += [group.label for group in groups]
+        names |= dict.fromkeys(name for group in groups for name in _names(group))
+        parts.append(
+            Part(
+                task=task,
+                runs=tuple(members),
+                settings=settings,
+                groups=groups,
+                teachers=tuple(teachers_of(groups)),
+                splits=tuple(task.splits(members)),
+                baseline=[*chosen, groups[0]][0],
+            )
         )
-        parts += [part] if members else []
+    if baseline is not None and not named:
+        raise UserError(
+            f"--baseline is {baseline!r}, and no finished run or setting is called so",
+            fix=f"{nearest_names(baseline, names)}there are {'; '.join(labels[:6])}.",
+        )
     return parts
+
+
+def _names(group: Group) -> list[str]:
+    """Return what a group can be called by: its label, its point of a sweep, each of its runs."""
+    of_runs = (name for run in (*group.runs, *group.repeated) for name in (run.point, run.name))
+    return [*dict.fromkeys(name for name in (group.label, *of_runs) if name)]
 
 
 def headings(patterns: Sequence[tuple[str, str]], splits: Sequence[str]) -> dict[str, str]:

@@ -78,6 +78,28 @@ def episode_runs(tmp_path_factory: pytest.TempPathFactory, episodes: Path, episo
     return made_once(tmp_path_factory, "episode_runs", train)
 
 
+def made_up_run(folder: Path, seed: int, ood: float, *settings: str, began: int = 0, **more) -> None:
+    """A finished run of two accuracies, as far as a report needs one."""
+    folder.mkdir(parents=True)
+    result = {"ood_test_accuracy": ood, "id_test_accuracy": ood + 10}
+    from distill.config import RunConfig
+    from distill.settings import to_toml, with_settings
+
+    config = with_settings(RunConfig(), [*settings, f"train.seed={seed}"])
+    (folder / "config.toml").write_text(to_toml(config))
+    lines = [json.dumps({"epoch": epoch, **result, "lr": 0.1}) for epoch in range(3)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    told = {
+        "teacher_metrics": {"ood_test_accuracy": 96.0},
+        "classes": {"id_test": 4, "ood_test": 5},
+        "per_class_accuracy": {},
+        "seconds": 30.0,
+        "hardware": {"cpu": "one"},
+    }
+    (folder / "summary.json").write_text(json.dumps(result | told | more))
+    (folder / f"events.out.tfevents.{1000 + began}.here.1.0").touch()
+
+
 def copied(runs: Path, tmp_path: Path) -> Path:
     """A copy of runs, to be changed."""
     return shutil.copytree(runs, tmp_path / "runs")

@@ -18,11 +18,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from helpers.browsers import device
 from helpers.exported import invoke, val_photos
 from helpers.pictures import png_of
 from helpers.services import Ask, connected, post, rest, running, serving
 from PIL import Image
 
+from cache import EmbeddingCache
 from distill.deploy.batching import Batcher
 from distill.deploy.class_sets import ClassSet, names_in
 from distill.deploy.model import Model
@@ -219,8 +221,53 @@ def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service
             "const l = document.getElementById('names'); l.value = 'lemonn'; l.dispatchEvent(new Event('change'))"
         )
         WebDriverWait(driver, 20).until(lambda d: "did you mean" in d.find_element(By.ID, "said").text)
+        # An earlier question that is answered later is not shown; meanwhile the page says that it is at work.
+        first, second = driver.execute_async_script(
+            """
+            const done = arguments[0], real = window.fetch;
+            window.fetch = async (path, more) => {
+              const slow = decodeURIComponent(path).includes("lemonn");
+              if (slow) await new Promise(after => setTimeout(after, 1500));
+              return real(path, {...more, signal: undefined});
+            };
+            const names = document.getElementById("names");
+            const asked = value => { names.value = value; names.dispatchEvent(new Event("change")); };
+            asked("lemonn");
+            const busy = document.getElementById("answer").getAttribute("aria-busy");
+            asked("lemon");
+            setTimeout(() => done([busy, document.getElementById("best").textContent]), 3000);
+            """
+        )
+        assert (first, second.partition(" (")[0]) == ("true", "lemon")
+        assert driver.find_element(By.ID, "answer").get_attribute("aria-busy") == "false"
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        light = driver.execute_script(ground)
+        device(driver, 390, dark=True)
+        assert driver.execute_script(ground) != light
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+        driver.get(f"{service.address}/docs")
+        assert "/predict" in driver.find_element(By.TAG_NAME, "body").text
+        assert driver.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
     finally:
         driver.quit()
+
+
+@pytest.mark.long
+def test_the_teacher_answers_beside_the_model_where_it_is_at_hand(exported, trained, teacher_dir, service):
+    photo = val_photos(trained)[0]
+    raw = photo.read_bytes()
+    assert service("/predict?teacher=true", raw)[0] == 422
+    assert service("/predict", raw)[1]["teacher"] is None
+    split = EmbeddingCache.open(trained / "cache").split("ood_test")
+    row = split.embeddings[split.keys.index(str(photo.relative_to(trained / "photos" / "val")))]
+    classes = Model.open(exported).class_set()
+    cosines = classes.embeddings @ (row / np.linalg.norm(row))
+    with serving(exported, "--teacher-model", f"local-dir:{teacher_dir}") as ask:
+        assert ask("/labels")[1]["teacher"] is True
+        told = ask("/predict?teacher=true&top=3", raw)[1]["teacher"]
+    assert told["answer"] == classes.labels[cosines.argmax()]
+    assert [one["similarity"] for one in told["labels"]] == pytest.approx(sorted(cosines)[:-4:-1], abs=1e-3)
+    assert len(told["labels"]) == 3
 
 
 def test_a_batch_that_fails_is_told_to_each_and_the_next_is_served():

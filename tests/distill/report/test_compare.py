@@ -61,3 +61,34 @@ def test_compare_takes_a_setting_of_a_sweep_with_all_its_seeds(photo_runs, tmp_p
         compare_runs(out / "cls2", out / "mse-10")
     with pytest.raises(UserError, match=r"all seeds of one setting .*swept/mse-10"):
         compare_runs(out, out / "mse-10")
+
+
+def test_compare_says_first_what_won_and_compares_no_losses_of_other_terms(photo_runs, tmp_path):
+    place = copied(photo_runs, tmp_path)
+    for name, seed, own in (("cls", 0, 40.0), ("cls", 1, 41.0), ("mse", 0, 50.0), ("mse", 1, 51.5)):
+        path = place / f"{name}-{seed}" / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "ood_test_accuracy": own}))
+        (tmp_path / "sides" / name).mkdir(parents=True, exist_ok=True)
+        (place / f"{name}-{seed}").rename(tmp_path / "sides" / name / str(seed))
+    compared = compare_runs(tmp_path / "sides" / "cls", tmp_path / "sides" / "mse")
+    assert compared.names == ("cls", "mse")
+    assert compared.answer.startswith(
+        "OOD: mse (50.8 ± 1.1%) wins, 10.2 points above the baseline, cls (40.5 ± 0.7%)"
+    )
+    assert "paired by seed, n = 2; p = 0.016" in compared.answer
+    losses = {result.metric for result in compared.results if result.section == "training losses"}
+    assert "loss_cls" in losses
+    assert "loss_total" not in losses
+    assert any("other terms (loss.mse)" in line for line in compared.left_out)
+    of_results = [result for result in compared.results if result.section == "results" and result.test]
+    assert all(r.p_value is None or r.p_value >= r.test.p_value for r in of_results)
+
+
+def test_a_terminal_of_80_columns_breaks_no_name_in_a_word(photo_runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(cli.main, ["compare", str(photo_runs / "cls-0"), str(photo_runs / "mse-0")])
+    assert done.exit_code == 0
+    heads = [line.split("│")[1].strip() for line in done.stdout.splitlines() if line.startswith("│")]
+    assert "harmonic mean among all (%)" in heads
+    assert "nothing can be said" in done.stdout
+    assert max(map(len, done.stdout.split("results\n")[0].splitlines())) <= 80

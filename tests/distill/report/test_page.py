@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.report_runs import HOSTILE, Words, copied
+from helpers.report_runs import HOSTILE, Words, copied, made_up_run
 
-from distill.report.page import report
+from distill.report.groups import shortened_paths
+from distill.report.page import breakable, report
 
 
 def test_texts_of_runs_are_shown_as_text(report_page):
@@ -43,6 +44,15 @@ def test_numbers_that_are_none_do_not_reach_the_page(photo_runs, tmp_path):
     assert len(kept) > 5
     for one in kept:
         json.loads(one, parse_constant=pytest.fail)
+
+
+def test_long_names_are_broken_between_their_words_alone_and_paths_are_short():
+    assert breakable("checked_blue,lr=0.001") == "checked_<wbr>blue,<wbr>lr=0.001"
+    assert breakable("<b>23.9 ± 1.9") == "&lt;b&gt;23.9\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.9"
+    assert (
+        shortened_paths("local-dir:/home/me/models/teacher, its own") == "local-dir:…/models/teacher, its own"
+    )
+    assert shortened_paths("hf-hub:org/name") == "hf-hub:org/name"
 
 
 # The page in a browser
@@ -148,3 +158,97 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(opened):
     opened.refresh()
     widths = opened.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert widths == [390, 390]
+
+
+def shown_in(browser, chart):
+    """The groups that a chart draws."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0] + ' .series[data-group]')]"
+        ".filter(line => getComputedStyle(line).display !== 'none').map(line => line.dataset.group)",
+        chart,
+    )
+
+
+def test_a_setting_is_hidden_in_every_chart_and_stands_out_under_the_mouse(opened):
+    from selenium.webdriver import ActionChains
+
+    box = opened.find_element("css selector", "#curves .pick input[type=checkbox]")
+    assert shown_in(opened, "#photos-loss-cls") == shown_in(opened, "#photos-scatter") == ["0", "1"]
+    box.click()
+    assert shown_in(opened, "#photos-loss-cls") == shown_in(opened, "#photos-scatter") == ["1"]
+    assert opened.find_element("css selector", "#curves .drawn").text == "1 of 2"
+    opened.find_element("css selector", "#curves [data-pick=all]").click()
+    assert shown_in(opened, "#photos-loss-cls") == ["0", "1"]
+    ActionChains(opened).move_to_element(box).perform()
+    opacity = "return [...document.querySelectorAll('#photos-loss-cls .series')].map(e => getComputedStyle(e).opacity)"
+    assert opened.execute_script(opacity) == ["1", "0.18"]
+    ActionChains(opened).move_to_element(opened.find_element("tag name", "h1")).perform()
+    assert opened.execute_script(opacity) == ["1", "1"]
+
+
+def test_the_arrows_lead_from_line_to_line_and_past_what_is_hidden(opened):
+    from selenium.webdriver import Keys
+
+    first = opened.find_element("css selector", "#photos-loss-cls .series")
+    opened.execute_script("arguments[0].focus()", first)
+    first.send_keys(Keys.ARROW_DOWN)
+    group = "return document.activeElement.dataset.group"
+    assert opened.execute_script(group) == "1"
+    assert "cls + mse" in opened.find_element("id", "tip").text
+    opened.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert opened.execute_script(group) == "0"  # after the last the first
+    stops = "return [...document.querySelectorAll('#photos-loss-cls .series')].map(e => e.tabIndex)"
+    assert opened.execute_script(stops) == [0, -1]
+    opened.find_element("css selector", "#curves .pick input[type=checkbox]").click()
+    assert opened.execute_script(stops) == [-1, 0]
+
+
+def test_a_cell_of_a_confusion_matrix_is_named_by_the_arrows(opened):
+    from selenium.webdriver import Keys
+
+    matrix = opened.find_element("css selector", ".matrix")
+    counts = json.loads(matrix.get_attribute("data-matrix"))
+    opened.execute_script("arguments[0].focus()", matrix)
+    matrix.send_keys(Keys.ARROW_RIGHT)
+    told = opened.find_element("id", "tip").text
+    assert told.startswith(
+        f"{counts['names'][0]}\ntaken for {counts['names'][1]}: {counts['counts'][0][1]} of "
+    )
+
+
+def test_a_table_is_copied_for_a_spreadsheet_and_for_latex(opened):
+    opened.execute_script(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard',"
+        " {value: {writeText: async text => { window.copied.push(text); }}})"
+    )
+    for button in opened.find_elements("css selector", "#results caption .tool")[:2]:
+        button.click()
+    plain, latex = opened.execute_script("return window.copied")
+    heads, *rows = [line.split("\t") for line in plain.splitlines()]
+    assert heads[:2] == ["setting", "n"]
+    assert [row[0] for row in rows] == ["cls", "cls + mse", "teacher"]
+    assert r"\toprule" in latex
+    assert r"(\%)" in latex
+    assert r"$\pm$" in latex
+    assert latex.count("&") == (len(heads) - 1) * (len(rows) + 1)
+
+
+def test_of_many_settings_a_few_are_drawn_first_and_one_is_found(browser, tmp_path):
+    for number in range(12):
+        made_up_run(tmp_path / "runs" / f"r{number}", 0, 40.0 + number, f"loss.mse={number}", began=number)
+    report(tmp_path / "runs", tmp_path / "report.html", baseline="r3")
+    size(browser, 1280)
+    browser.get((tmp_path / "report.html").as_uri())
+    chart = "#photos-ood-test-accuracy"
+    assert shown_in(browser, chart) == ["3", "8", "9", "10", "11"]  # the baseline and the best
+    picker = browser.find_element("css selector", "#curves .pick")
+    assert picker.get_attribute("open") is None  # no legend of twelve
+    browser.execute_script("arguments[0].open = true", picker)
+    picker.find_element("css selector", "input[type=search]").send_keys("10 mse")
+    (left,) = [item for item in picker.find_elements("tag name", "li") if item.is_displayed()]
+    left.find_element("tag name", "label").click()
+    assert shown_in(browser, chart) == ["3", "8", "9", "11"]
+    picker.find_element("css selector", "[data-pick=all]").click()
+    assert len(shown_in(browser, chart)) == 12
+    size(browser, 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390

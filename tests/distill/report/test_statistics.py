@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from distill.report.statistics import best_of, paired_t, t_quantile, two_sided_p, welch_t
+from distill.report.statistics import (
+    alike_best,
+    holm,
+    paired_t,
+    pooled,
+    t_quantile,
+    t_test,
+    two_sided_p,
+    welch_t,
+)
 from distill.spread import as_columns, spread
 
 
@@ -46,13 +55,60 @@ def test_welch_equals_the_formula_written_out():
     assert result.low < result.difference < result.high
 
 
-def test_the_best_is_marked_only_where_the_spread_allows_it():
-    assert best_of([[10.0, 11.0, 10.5], [20.0, 21.0, 20.5], [12.0, 12.5, 13.0]]) == 1
-    assert best_of([[10.0, 30.0, 20.5], [20.0, 31.0, 20.5]]) is None
-    assert best_of([[10.0], [20.0]]) is None
-    assert best_of([[10.0, 10.5], [90.0]]) is None
-    assert best_of([[10.0, 10.0], [20.0, 20.0]]) is None  # no spread: nothing to test by
-    assert best_of([[10.0, 10.5]]) is None
+def by_seed(*numbers):
+    return dict(enumerate(numbers))
+
+
+def test_all_that_cannot_be_told_from_the_best_is_named():
+    far, near = by_seed(20.0, 21.0, 20.5), by_seed(19.9, 21.1, 20.4)
+    low = by_seed(10.0, 11.0, 10.5)
+    assert alike_best([low, far, by_seed(12.0, 12.5, 13.0)]) == (1, frozenset())
+    assert alike_best([low, far, near]) == (1, {2})
+    assert alike_best([low, far, near], lower=True) == (0, frozenset())
+    assert alike_best([by_seed(10.0, 30.0, 20.5), by_seed(20.0, 31.0, 20.5)]) == (1, {0})
+    # A group of one seed can be told from none, and none from it.
+    assert alike_best([far, by_seed(5.0)]) == (0, {1})
+    assert alike_best([by_seed(10.0, 10.5), by_seed(90.0)]) == (-1, frozenset())
+    assert alike_best([by_seed(10.0), by_seed(20.0)]) == (-1, frozenset())
+    assert alike_best([by_seed(10.0, 10.5)]) == (-1, frozenset())
+    assert alike_best([by_seed(10.0, 10.0), by_seed(20.0, 20.0)]) == (
+        1,
+        {0},
+    )  # nothing varies: nothing to test by
+
+
+def test_holm_multiplies_the_smallest_p_by_all_the_next_by_one_less_and_never_falls():
+    assert holm([0.04, 0.01, None, 0.03]) == pytest.approx([0.06, 0.03, None, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_seeds_are_paired_where_two_are_common_else_it_is_welchs_test():
+    paired = t_test({0: 1.0, 1: 2.0, 2: 3.0, 9: 7.0}, {0: 2.0, 1: 4.0, 2: 6.0})
+    assert (paired.design, paired.n, paired.difference) == ("paired", (3,), 2.0)
+    assert t_test({0: 1.0, 1: 2.0}, {2: 5.0, 3: 6.5}).design == "welch"
+    assert t_test({0: 1.0}, {0: 5.0}) is None
+
+
+def test_the_pooled_test_of_two_is_the_paired_one_and_of_more_that_of_the_linear_model():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 3)) + rng.normal(size=3) * 5 + np.arange(4)[:, None]
+    sides = [dict(enumerate(row.tolist())) for row in values]
+    assert pooled(sides[:2]) is None
+    within = pooled(sides)
+    # Least squares of one number a setting and one a seed, float64.
+    setting, seed = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+    design = np.column_stack([np.eye(4)[setting], np.eye(3)[seed][:, 1:]])
+    found, residual, *_ = np.linalg.lstsq(design, values.ravel(), rcond=None)
+    assert within.degrees == 6
+    assert within.variance == pytest.approx(residual[0] / 6)
+    contrast = np.array([-1.0, 0, 1, 0, 0, 0])
+    error = math.sqrt(residual[0] / 6 * contrast @ np.linalg.inv(design.T @ design) @ contrast)
+    result = t_test(sides[0], sides[2], within)
+    assert (result.design, result.n, result.degrees) == ("blocks", (3,), 6)
+    assert result.statistic == pytest.approx((contrast @ found) / error)
+    assert result.p_value == pytest.approx(two_sided_p(result.statistic, 6))
+    assert pooled([*sides, {0: 1.0, 1: 2.0}]) is None  # a setting without one of the seeds
 
 
 def test_a_deviation_is_of_a_sample_not_of_a_population():

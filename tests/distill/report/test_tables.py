@@ -14,10 +14,11 @@ from helpers.report_runs import Words, copied, tables_of
 
 from distill.report.collect import OBJECTS, collect
 from distill.report.compare import compare_runs
+from distill.report.costs import cost_table
 from distill.report.curves import scatter_charts
 from distill.report.groups import groups_of
 from distill.report.page import report
-from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tables import as_csv, main_table, per_class_tables, space_tables
 from distill.report.tasks import parts_of
 
 
@@ -28,10 +29,10 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(pho
         summary = json.loads(path.read_text())
         summary["peak_memory_bytes"] = {"host": host, "device": host + 1_250_000_000}
         path.write_text(json.dumps({**summary, "student_parameters": 2_340_000}))
-        lines = [json.dumps({"epoch": i, "loss_total": i + host / 1e9}) for i in range(7)]
+        lines = [json.dumps({"epoch": i, "loss_cls": i + host / 1e9}) for i in range(7)]
         (place / name / "metrics.jsonl").write_text("\n".join(lines))
     results = {one.metric: one for one in compare_runs(place / "cls-0", place / "mse-0").results}
-    memory, loss = results["peak_memory_GB"], results["loss_total"]
+    memory, loss = results["peak_memory_GB"], results["loss_cls"]
     assert (memory.one.mean, memory.other.mean, memory.difference) == (3.0, 4.5, 1.5)
     assert (loss.one.mean, loss.other.mean, loss.difference) == (7.0, 8.5, 1.5)  # of the epochs 2 to 6
     assert not [name for name in results if name.endswith("/images")]  # a count of images is no result
@@ -94,10 +95,12 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(photo_run
         assert group.gap("ood_test_accuracy").mean == pytest.approx(teacher - np.mean(own))
         assert group.gap("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
     results, quality = tables_of(page.with_suffix(".md").read_text())
-    assert results["cls"]["OOD (%)"] == "43.0 ± 4.2"
-    assert results["cls"]["OOD among all (%)"] == "22.0 ± 1.4"
+    assert results["cls"]["OOD (%)"] == "**43.0 ± 4.2** ≈"  # as near to the best as two seeds can tell
+    assert results["cls + mse"]["OOD: difference (points)"] == "+12.0"
+    assert results["cls"]["OOD: difference (points)"] == "baseline"
+    assert results["cls"]["OOD among all (%)"].strip("* ≈") == "22.0 ± 1.4"
     assert results["cls + mse"]["n"] == "2"
-    assert results["cls + mse"]["OOD (%)"] == "55.0 ± 7.1"
+    assert results["cls + mse"]["OOD (%)"] == "**55.0 ± 7.1**"
     assert quality["cls + mse"]["AUROC, ID against OOD"] == "0.630 ± 0.028"
     shown = Words(page.read_text()).text
     assert "43.0 ± 4.2" in shown
@@ -149,8 +152,8 @@ def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episod
         ("ood_test_recall", "OOD episodes: recall (%)", decisions),
     ):
         mean, std = (over([first[metric], second[metric]]) for over in (np.mean, lambda v: np.std(v, ddof=1)))
-        # The best of a column is bold.
-        assert table[student][heading].strip("*") == f"{mean:.1f} ± {std:.1f}"
+        # The best of a column is bold, as is what cannot be told from it.
+        assert table[student][heading].strip("* ≈") == f"{mean:.1f} ± {std:.1f}"
         assert table["teacher"][heading] == f"{first['teacher_metrics'][metric]:.1f}"
     (part,) = parts_of(collect(episode_runs).finished)
     ood = per_class_tables(part)[0]
@@ -204,7 +207,8 @@ def test_every_teacher_has_its_own_row_column_and_star(photo_runs, tmp_path):
         (run_folder / "summary.json").write_text(json.dumps(summary))
     (part,) = parts_of(collect(folder).finished)
     table = main_table(part)
-    teachers = {row.head: [c.text for c in row.cells[1:3]] for row in table.rows if row.style is None}
+    at = [table.columns.index(heading) - 1 for heading in ("ID (%)", "OOD (%)")]
+    teachers = {row.head: [row.cells[i].text for i in at] for row in table.rows if row.style is None}
     assert teachers.keys() == {"teacher, text=labels", "teacher, text=descriptions"}
     assert teachers["teacher, text=descriptions"] == ["11.0", "22.0"]
     ood = per_class_tables(part)[0]

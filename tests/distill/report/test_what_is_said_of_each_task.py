@@ -9,8 +9,9 @@ import pytest
 
 from distill.data_identity import DataIdentity
 from distill.report.collect import OBJECTS, collect
+from distill.report.costs import cost_table
 from distill.report.page import report
-from distill.report.tables import cost_table, main_table
+from distill.report.tables import main_table
 from distill.report.tasks import EPISODES, PHOTOS, parts_of
 from distill.settings import load_recipe, to_toml, with_settings
 
