@@ -1,4 +1,4 @@
-"""An ONNX graph in 8 bits, which gives the same numbers in every runtime and on every processor.
+"""An ONNX graph in 8 bits, which gives the same numbers in onnxruntime and in a browser.
 
 Convolutions and products of matrices are of whole numbers, all between them is float32. Weights are
 symmetric, by output channel. Processors without VNNI add two products in 16 bits (x86's pmaddubsw):

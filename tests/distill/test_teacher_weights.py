@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from distill import losses
 from distill.config import LOSS_TERMS, LossConfig
 from distill.objective import Scales, distillation_objective
+from distill.student.phi_s import scale_of
 
 B, C, D = 6, 5, 8
 
@@ -74,17 +75,14 @@ def test_all_but_the_labels_loss_are_weighted(batch, name):
 
 def test_standardised_rows_give_the_mean_row_a_loss_of_1(batch):
     """PHI-S gives every dimension a variance of 1; the loss is that of a dimension."""
-    from distill.student import phi_s
-
     unit = F.normalize(batch["teacher"], dim=1)
-    fitted = phi_s.fit(unit)
-    scales = Scales(unit=phi_s.scale_of(unit) / D**0.5)
+    scales = Scales(unit=scale_of(unit) / D**0.5)
     ours = distillation_objective(**batch, config=alone("mse"), scales=scales)["mse"]
-    standard = (fitted.standardised(rows) for rows in (F.normalize(batch["student"], dim=1), unit))
-    papers = F.mse_loss(*standard)
-    assert ours.item() == pytest.approx(papers.item(), rel=1e-5)
+    deviation = unit.double().var(dim=0, correction=0).mean().sqrt()
+    standard = (F.normalize(batch["student"], dim=1) / deviation, unit / deviation)
+    assert ours.item() == pytest.approx(F.mse_loss(*standard).item(), rel=1e-5)
     raw = batch["teacher"]
-    scales = Scales(raw=phi_s.scale_of(raw) / D**0.5)
+    scales = Scales(raw=scale_of(raw) / D**0.5)
     mean_row = raw.mean(dim=0).expand_as(raw)
     of_mean = distillation_objective(**{**batch, "student": mean_row}, config=alone("mse_raw"), scales=scales)
     assert of_mean["mse_raw"].exp().item() == pytest.approx(1.1, rel=1e-5)
