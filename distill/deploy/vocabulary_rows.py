@@ -209,7 +209,7 @@ def _rows_of(
     order = sorted(range(len(words)), key=lambda i: (len(words[i]), words[i]))
     rows: NDArray[np.float16] | None = None
     cut = 0
-    progress.start(len(words) * len(templates), "embedding the vocabulary")
+    progress.start(len(words) * len(templates), "embedding the vocabulary", "texts")
     for start in range(0, len(order), TEXTS_AT_ONCE):
         places = order[start : start + TEXTS_AT_ONCE]
         means: torch.Tensor | float = 0.0
