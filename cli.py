@@ -29,6 +29,11 @@ from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, 
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
 
+KEEP = frozenset(
+    ("demo", "adapt", "cache-features", "convert", "describe", "caption", "train", "fewshot", "sweep")
+)
+"""Commands that go on, run again, where they were stopped."""
+
 Table = Mapping[str, tuple[Any, str]]
 """By name: ``module:function`` below distill.commands, or a group's own table; and what help says of it, in
 one line that a terminal of 80 columns does not cut."""
@@ -99,6 +104,7 @@ class Commands(click.Group):
         name, names = args[0], self.list_commands(ctx)
         if name not in names and (near := nearest_names(name, names)):
             ctx.fail(f"No such command {name!r}: {near.removesuffix(' ')}")
+        ctx.meta["distill.command"] = name
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -131,7 +137,10 @@ class Program(Commands):
                 return super().invoke(ctx)
             except BaseException as error:
                 stay_until_said()
-                explained = _explained(error, debug=ctx.params.get("debug", False))
+                if isinstance(error, click.NoSuchOption) and not error.possibilities:
+                    error.possibilities = _meant(error)
+                keeps = ctx.meta.get("distill.command") in KEEP
+                explained = _explained(error, keeps=keeps, debug=ctx.params.get("debug", False))
                 if explained is None:
                     raise
             # Out here, where nothing holds the error any more: its frames keep files open, and where handles
@@ -144,8 +153,11 @@ class Program(Commands):
             sys.exit(status)
 
 
-def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
-    """Return the line and the status of an error that has one; None for click's own, and for our bugs."""
+def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, int] | None:
+    """Return the line and the status of an error that has one; None for click's own, and for our bugs.
+
+    ``keeps`` says whether the command goes on where it was stopped.
+    """
     # Python 3.11 raises what stops it while a class is made as the cause of an error of its own.
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, (KeyboardInterrupt, Terminated)):
         error = error.__cause__
@@ -155,8 +167,10 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         if world_size() > 1 and isinstance(first, UserError):
             return str(first), first.status
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        told = getattr(error, "__notes__", None) or ["what was finished is kept: the same command goes on."]
-        return f"stopped; {' '.join(told)}", 128 + number
+        notes = getattr(error, "__notes__", None)
+        kept = "what was finished is kept: the same command goes on." if keeps else ""
+        told = " ".join(notes) if notes else kept
+        return f"stopped; {told}" if told else "stopped.", 128 + number
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
     # Stopped of distill.train, a module that --help does without.
@@ -167,6 +181,19 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         return None
     told = error if isinstance(error, UserError) else as_user_error(error)
     return (str(told), told.status) if told is not None else None
+
+
+def _meant(error: click.NoSuchOption) -> list[str]:
+    """Return the options of a command that another may mean: -b --batch-size, --learning-rate --lr."""
+    name = error.option_name.strip("-")
+    there = (
+        [option.strip("-") for param in error.ctx.command.params for option in param.opts]
+        if error.ctx
+        else []
+    )
+    initials = "".join(word[:1] for word in name.split("-"))
+    means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
+    return [f"--{one}" for one in means]
 
 
 @click.group(

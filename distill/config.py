@@ -262,7 +262,7 @@ class TrainConfig:
     as it is: closed-form takes the head by ridge, trained trains ``heads`` on its features with AdamW.
     """
 
-    epochs: int = at_least(1, 90)
+    epochs: int = at_least(1, 90, most=machine_limits.EPOCHS)
     batch_size: int = at_least(2, 128, most=machine_limits.BATCH)
     eval_batch_size: int = at_least(1, 64, most=machine_limits.BATCH)
     seed: int = at_least(0, 0)

@@ -47,6 +47,7 @@ def check_fields(section: str, config: Any) -> None:
         if "choices" in bounds:
             require_choice(name, value, bounds["choices"])
         if "accepts" in bounds:
-            require(value != math.inf and bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
+            require(value != math.inf, f"{name} is {value}", "give a smaller number.")
+            require(bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
             if bounds["most"] < math.inf:
                 require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")

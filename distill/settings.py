@@ -81,6 +81,7 @@ def _check_numbers(value: Any) -> None:
 
 def _built(section: type[T], table: dict[str, Any], *, prefix: str) -> T:
     hints = get_type_hints(section)
+    fixes = {one.name: one.metadata.get("fix", "") for one in fields(section)}  # type: ignore[arg-type]
     values = {}
     for name, value in table.items():
         if name not in hints:
@@ -88,17 +89,17 @@ def _built(section: type[T], table: dict[str, Any], *, prefix: str) -> T:
                 f"{prefix}{name} is not a setting",
                 fix=f"{nearest_names(name, hints)}settings here are {', '.join(sorted(hints))}.",
             )
-        values[name] = _value(hints[name], value, f"{prefix}{name}")
+        values[name] = _value(hints[name], value, f"{prefix}{name}", fix=fixes[name])
     return section(**values)
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
+def _value(hint: Any, value: Any, name: str, *, fix: str = "") -> Any:
     if is_dataclass(hint):
         require(isinstance(value, dict), f"{name} is {value!r:.80}, expected a section", f"write [{name}].")
         return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
-        example = f"write {name} = [{EXAMPLES[inner]}]."
+        example = fix or f"write {name} = [{EXAMPLES[inner]}]."
         require(isinstance(value, list | tuple), f"{name} is {value!r:.80}, expected a list", example)
         return tuple(_value(inner, item, name) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -108,6 +109,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return toml_value(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
+    if hint in (int, float) and isinstance(value, str) and value.lstrip("+-").isdecimal():
+        expected += " of at most 64 bits"  # a text since TOML has no such number
     require(not wrong, f"{name} is {value!r:.80}, expected {expected}", f"write {name} = {EXAMPLES[hint]}.")
     return value
 
@@ -151,14 +154,21 @@ def with_values(config: RunConfig, values: Mapping[str, Any], *, where: str = ""
     names = sorted(flat(table), key=lambda name: "." not in name)
     for name, value in values.items():
         if name not in names:
-            near, section = nearest_names(name, names), name.partition(".")[0]
-            here = [other for other in names if other.startswith(f"{section}.")] or names
-            raise UserError(
-                f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
-            )
+            raise UserError(f"{where}{name} is not a setting", fix=_meant(name, names))
         section, _, key = name.rpartition(".")
         (table[section] if section else table)[key] = value
     return _built(RunConfig, table, prefix="")
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    """Return which setting an unknown name may mean: of its section, or by its last word alone."""
+    section, _, last = name.rpartition(".")
+    ends = [other for other in names if other.rpartition(".")[2] == last]
+    near = f"did you mean {' or '.join(map(repr, ends))}? " if ends else nearest_names(name, names)
+    here = [other for other in names if section and other.startswith(f"{section}.")]
+    if here or not near:
+        return f"{near}settings here are {', '.join(here or names)}."
+    return f"{near}a setting is written section.key, as 'distill recipes head-first' prints them."
 
 
 def flat(table: dict[str, Any]) -> dict[str, Any]:

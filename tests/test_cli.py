@@ -271,6 +271,16 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_2, "--recipe", "smoke", "--set", "train.compile=true"], 2, "train.compile is 'true'"),
         ([*STAGE_2, "--recipe", "wrong.toml"], 1, "wrong.toml: train.epochs is 0"),
         ([*STAGE_2, "--recipe", "wrong.toml", "--lr", "1"], 1, "wrong.toml: train.epochs is 0"),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "lr=1"], 2, "did you mean 'optim.lr'?"),
+        (
+            [*STAGE_2, "--recipe", "smoke", "--set", "optim.milestones=30,60"],
+            2,
+            "optim.milestones=[0.33,0.67]",
+        ),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "train.epochs=9999999"], 2, "at most 1,000,000"),
+        ([*STAGE_2, "--recipe", "smoke", "--epochs", "9" * 30], 2, "of at most 64 bits"),
+        ([*STAGE_2, "--learning-rate", "1"], 2, "Did you mean '--lr'?"),
+        ([*STAGE_2, "-b", "8"], 2, "'--batch-size'"),
         ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )

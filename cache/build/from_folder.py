@@ -33,6 +33,7 @@ from cache.sources.class_texts import (
     template_bank,
 )
 from cache.sources.data import Data, Given, check_used, open_data
+from cache.sources.id_names import ids_note
 from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
@@ -122,6 +123,10 @@ def _opened(given: list[Given], options: SourceOptions, ranks: Ranks) -> DataFol
 def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Progress) -> Build:
     """Return the run of some splits, whose texts are looked at before the teacher is loaded."""
     banks = text_banks(folder, options)
+    if not _given_or_default(options.label2text, folder.path / LABELS) and (
+        note := ids_note(folder.class_names)
+    ):
+        progress.note(note)
     if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished

@@ -29,6 +29,7 @@ from cache.store.column_lines import column_name, is_current
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import AddedTeacher
+from cache.store.spec import TeacherSpec
 
 
 def check_teacher_name(name: str) -> None:
@@ -86,6 +87,7 @@ def _prepare(build: Build, name: str) -> Manifest:
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     manifest = Manifest.load(out)
     views_of(build, manifest, teacher=name)  # which refuses others than the cache has
+    _check_is_another(manifest, name, spec, out)
     check_own_folders(out)
     remove_temporaries(out, below=True)
     if build.spec.decoding != manifest.spec.decoding:
@@ -115,6 +117,16 @@ def _prepare(build: Build, name: str) -> Manifest:
     for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):
         note(line)
     return manifest
+
+
+def _check_is_another(manifest: Manifest, name: str, spec: TeacherSpec, out: Path) -> None:
+    """Raise a CacheMismatch if a cache has these very rows by another teacher's name."""
+    for other, own in manifest.teacher_specs.items():
+        if other != name and own.identity() == spec.identity():
+            raise CacheMismatch(
+                f"{out} has the rows of {spec.model} already: this is its teacher {other}",
+                fix="give another --model or --pretrained, or leave --teacher out.",
+            )
 
 
 def _without(manifest: Manifest, out: Path, name: str) -> Manifest:

@@ -26,6 +26,7 @@ from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRows
 from cache.store.text_banks import load_bank
 
+MISSING = "it is missing"
 # Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -113,7 +114,7 @@ def _problem_of_bytes(path: Path, listed: ListedFile) -> str:
             return f"it has {size:,} bytes, {listed.bytes:,} were written"
         return "" if sha256_of(path) == listed.sha256 else "it differs from its checksum"
     except (FileNotFoundError, NotADirectoryError):
-        return "it is missing"
+        return MISSING
     except IsADirectoryError:
         return "it is a folder"
     except OSError as error:

@@ -12,6 +12,8 @@ WORKERS = 512
 BATCH = 65_536
 IMAGE_SIDE = 2048
 PICTURE_PIXELS = 89_478_485  # Pillow's own limit: 1 GB of what is made of one on its way to RGB
+# A rate is looked at for each of them before a run begins.
+EPOCHS = 1_000_000
 EPOCH_REPEATS = 1000
 CONTEXT_TOKENS = 256
 VIEWS = 1000

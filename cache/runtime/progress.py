@@ -16,8 +16,8 @@ from cache.runtime.torchrun import speaks
 class Progress(Protocol):
     """What a long piece of work tells whoever watches."""
 
-    def start(self, total: int, what: str | None = None) -> None:
-        """``total`` images are still to be done; ``what`` is done to them, None for what it was."""
+    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
+        """``total`` of a ``unit`` are still to be done; ``what`` is done to them. None is what it was."""
 
     def advance(self, images: int) -> None:
         """``images`` more are done."""
@@ -29,7 +29,7 @@ class Progress(Protocol):
 class Silent:
     """A progress that says nothing; also the beginning of one that says little."""
 
-    def start(self, total: int, what: str | None = None) -> None:
+    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
         """Say nothing."""
 
     def advance(self, images: int) -> None:
@@ -58,9 +58,10 @@ class BarProgress:
         self._task = self._bar.add_task(what, total=None, rate="")
         self._done, self._began = 0, time.perf_counter()
 
-    def start(self, total: int, what: str | None = None) -> None:
+    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
         """Show a bar for ``total`` images."""
         self._done, self._began = 0, time.perf_counter()
+        self._unit = self._unit if unit is None else unit
         if what is not None:
             self._bar.update(self._task, description=what)
         self._bar.reset(self._task, total=total, start=bool(total))
@@ -93,9 +94,10 @@ class LineProgress(Silent):
         self._total = self._done = 0
         self._began = self._last_told = time.perf_counter()
 
-    def start(self, total: int, what: str | None = None) -> None:
+    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
         """Say how many images there are."""
         self._what = self._what if what is None else what
+        self._unit = self._unit if unit is None else unit
         self._total, self._done, self._began = total, 0, time.perf_counter()
         if total:
             self.note(f"{self._what}: {total:,} {self._unit}")

@@ -33,6 +33,7 @@ Its files::
     episode_keys              what such files call their parts
     episode_texts             a positive and a negative text for every object
     splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
+    id_names                  class folders that are called by ids
     split_folders             which folders are splits, by what they are called
     class_texts               class folders -> names -> texts; descriptions; captions
     class_sentences           several sentences a class, as CuPL writes them

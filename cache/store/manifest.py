@@ -28,6 +28,11 @@ FEATURES, EPISODES = "cache-features", "robotics cache-features"
 IMPORT, CONVERT = "cache import", "cache convert"
 
 
+def is_cache(folder: Path) -> bool:
+    """Say whether a folder is a cache, finished or not."""
+    return (folder / NAME).is_file()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The make of a cache folder. Every change is a new value, saved whole.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.errors import UserError, printable
+from cache.runtime.errors import UserError, printable, some_of
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -37,6 +38,7 @@ from distill.commands.tables import (
 
 if TYPE_CHECKING:
     from cache.maintain.compact import Compaction
+    from cache.maintain.listed_files import Check
     from cache.reader import EmbeddingCache
     from cache.sources.samples import DataFolder
     from cache.store.manifest import Manifest
@@ -148,10 +150,28 @@ def verify(cache: Path, as_json: bool) -> None:
         if not bad:
             print_duplicates(duplicates_of(cache, Journal.load(cache)))
     if bad:
-        names = ", ".join(check.file for check in bad[:3])
-        raise UserError(
-            f"{cache} has {len(bad)} damaged files ({names})", fix=f"run 'distill cache repair {cache}'."
+        raise _not_whole(cache, bad)
+
+
+def _not_whole(cache: Path, bad: Sequence[Check]) -> UserError:
+    """Return what to say of a cache of which not every file is as it should be."""
+    from cache.maintain.verify import MISSING
+    from cache.store.manifest import NAME, Manifest
+
+    repair = f"run 'distill cache repair {cache}'."
+    missing = [check.file for check in bad if check.problem == MISSING]
+    damaged = [check.file for check in bad if check.problem != MISSING and check.file != NAME]
+    if not missing and not damaged:  # what is there is sound
+        command = Manifest.load(cache).command
+        return UserError(
+            f"{cache} is not finished: its build was stopped, or it is a copy of one that was going on",
+            fix=f"run the same {f'distill {command}' if command else 'command'!r} again: it continues.",
         )
+    lacks = f"{cache} lacks {len(missing):,} files of those it lists ({some_of(missing)})"
+    if not damaged:
+        return UserError(lacks, fix=f"if it is a copy that was cut short, copy it again; else {repair}")
+    has = f"{cache} has {len(damaged):,} damaged files ({some_of(damaged)})"
+    return UserError(f"{has}; {lacks}" if missing else has, fix=repair)
 
 
 @click.command()

@@ -119,6 +119,13 @@ def evaluate(
 
 def _size_and_crop(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size and crop that were asked for, else those that the run chose; None where it did not."""
+    from cache.store.manifest import is_cache
+
+    if is_cache(run):
+        raise click.UsageError(
+            f"{run} is a cache, and no run: add --teacher to judge its teacher, or give what "
+            "'distill train --out' wrote."
+        )
     from distill.checkpoint import read_checkpoint
     from distill.judge.trained_run import chosen_eval_in
     from distill.record.run_files import checkpoint_file

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ from distill.commands.options import (
     SEED,
     code_option,
     data_option,
+    given_options,
     json_option,
     option,
     set_option,
@@ -36,6 +37,9 @@ from distill.commands.tables import (
     warn,
     working,
 )
+
+if TYPE_CHECKING:
+    from distill.config import RunConfig
 
 FOR_PHOTOS = ("k", "teachers", "views")
 FOR_EPISODES = ("negative_text", "local")
@@ -171,6 +175,7 @@ def train(
         taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
         fitted = () if recipe else default_settings(cache, settings)
         config = config_of(taken, (*fitted, *settings), named=recipe is not None)
+    _check_used(ctx, config)
     config, code = with_code(config, code, settings)
     given |= {"cache_dir": cache, "code": code}
     if plan:
@@ -197,6 +202,19 @@ def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tup
         raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
     return contents
+
+
+def _check_used(ctx: click.Context, config: RunConfig) -> None:
+    """Refuse options of distillation that a run would do nothing with."""
+    if config.train.baseline:
+        for option in given_options(ctx, "losses", "k", "text"):
+            raise click.UsageError(
+                f"{option} is of a teacher, and --baseline has none: leave one of them out."
+            )
+    if not config.loss.vlalign and given_options(ctx, "k"):
+        raise click.UsageError(
+            "--k is of the loss vlalign, whose weight is 0: add it to --losses, or leave --k out."
+        )
 
 
 def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:

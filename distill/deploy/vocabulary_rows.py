@@ -211,7 +211,7 @@ def _rows_of(
     order = sorted(range(len(words)), key=lambda i: (len(words[i]), words[i]))
     rows: NDArray[np.float16] | None = None
     cut = 0
-    progress.start(len(words) * len(templates), "embedding the vocabulary")
+    progress.start(len(words) * len(templates), "embedding the vocabulary", "texts")
     began = time.monotonic()
     for start in range(0, len(order), TEXTS_AT_ONCE):
         if start == TEXTS_AT_ONCE and (left := (time.monotonic() - began) * len(order) / start) > LONG:

@@ -59,7 +59,7 @@ class FiniteGuard:
         data: Any = self.session.data
         keys = data.keys_of(batches, step) if len(batches) else []
         raise UserError(
-            f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
+            f"the loss is not finite in epoch {position.epoch + 1}, step {step + 1} ({losses}; "
             f"images {', '.join(keys)}, ...)",
             fix=self._way_out(),
         )
@@ -68,7 +68,7 @@ class FiniteGuard:
         """Refuse to save a student that the last step broke: no loss has seen it yet."""
         numbers = [t for t in self.session.model.student.state_dict().values() if t.is_floating_point()]
         if not torch.stack([t.isfinite().all() for t in numbers]).all():
-            place = f"epoch {position.epoch}, step {position.step - 1}"
+            place = f"epoch {position.epoch + 1}, step {position.step}"
             raise UserError(f"the student's weights are not finite after {place}", fix=self._way_out())
 
     def _way_out(self) -> str:

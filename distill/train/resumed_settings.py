@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cache.runtime.atomic_files import read_text
-from cache.runtime.errors import CacheMismatch
+from cache.runtime.errors import CacheMismatch, some_of
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.record.run_files import CONFIG, LAST
@@ -56,8 +56,9 @@ def check_settings(
         )
     if changed:
         raise CacheMismatch(
-            f"{where} was trained with other settings ({'; '.join(changed.values())})",
-            fix="resume with the same settings, or choose another --out.",
+            f"{where} was trained with other settings ({some_of([*changed.values()], 5)})",
+            fix="resume without what changes them, --resume alone has the run's own; or begin another with "
+            f"--recipe {where.parent / CONFIG} and a new --out.",
         )
 
 

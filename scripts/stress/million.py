@@ -71,7 +71,7 @@ class Told(Silent):
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
 
-    def start(self, total: int, what: str | None = None) -> None:
+    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
         """``total`` are to be done from now on."""
         self.tell("start", total)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers.caches import read_back
 from helpers.row_groups import add_group, make_rows
 from helpers.whole_caches import assert_same, files_of, flip
@@ -198,3 +199,19 @@ def test_a_disk_that_cannot_be_read_is_no_damage_and_repair_removes_nothing(tmp_
         with pytest.raises(UserError, match="could not be read"):
             command(tmp_path)
     assert files_of(tmp_path) == before
+
+
+def test_what_is_missing_or_unfinished_is_not_called_damaged(tmp_path):
+    from dataclasses import replace
+
+    import cli
+
+    def said() -> str:
+        return CliRunner().invoke(cli.main, ["cache", "verify", str(tmp_path)]).stderr
+
+    manifest = make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    replace(manifest, complete=False).save(tmp_path)
+    assert ("is not finished" in said(), "damaged" in said()) == (True, False)
+    manifest.save(tmp_path)
+    (tmp_path / "rows" / "train-00000" / "image_embedding.h5").unlink()
+    assert ("lacks 1 files" in said(), "copy it again" in said(), "damaged" in said()) == (True, True, False)

@@ -136,7 +136,7 @@ class _Counting(Silent):
     def __init__(self) -> None:
         self.parts = {}
 
-    def start(self, total, what):
+    def start(self, total, what, unit=None):
         self.what = what
         self.parts[what] = [total, 0]
 

@@ -93,7 +93,7 @@ def test_a_student_that_cannot_be_saved_in_mid_epoch_stops_no_other(written, pla
     place = place_of()
     (wild, good), printed = failed_together(path, place)
     assert (wild["status"], good["status"]) == (FAILED, FINISHED)
-    assert "weights are not finite after epoch 0, step 0" in wild["error"]
+    assert "weights are not finite after epoch 1, step 1" in wild["error"]
     assert "last.pt" not in wild["error"]  # there is none
     assert "wild,seed=0 failed" in printed
 
@@ -110,7 +110,7 @@ def test_weights_that_the_last_step_broke_are_not_saved(place_of):
             "optim.lr=1e38",
         ],
     )  # one step an epoch: no later loss sees what it did
-    with pytest.raises(UserError, match="weights are not finite after epoch 0, step 0"):
+    with pytest.raises(UserError, match="weights are not finite after epoch 1, step 1"):
         run(config, cache_dir=place.cache, data_dir=place.data, out=place.out)
     assert not (place.out / "last.pt").exists()
 

@@ -227,7 +227,7 @@ def test_resuming_a_finished_run_gives_its_summary_again(whole, train, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(train, tmp_path):
-    with pytest.raises(UserError, match=r"not finite in epoch 0, step \d+ .*images "):
+    with pytest.raises(UserError, match=r"not finite in epoch 1, step \d+ .*images "):
         train("run", "optim.lr=1e30", "loss.mse_raw=1")
 
 
