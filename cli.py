@@ -169,8 +169,8 @@ def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, 
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         notes = getattr(error, "__notes__", None)
         kept = "what was finished is kept: the same command goes on." if keeps else ""
-        told = " ".join(notes) if notes else kept
-        return f"stopped; {told}" if told else "stopped.", 128 + number
+        words = " ".join(notes) if notes else kept
+        return f"stopped; {words}" if words else "stopped.", 128 + number
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
     # Stopped of distill.train, a module that --help does without.
