@@ -137,8 +137,9 @@ class Program(Commands):
                 return super().invoke(ctx)
             except BaseException as error:
                 stay_until_said()
-                if isinstance(error, click.NoSuchOption) and not error.possibilities:
-                    error.possibilities = _meant(error)
+                if isinstance(error, click.NoSuchOption) and (meant := _meant(error)):
+                    message = f"{error.message} Did you mean {meant}?"
+                    raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
                 keeps = ctx.meta.get("distill.command") in KEEP
                 explained = _explained(error, keeps=keeps, debug=ctx.params.get("debug", False))
                 if explained is None:
@@ -183,8 +184,10 @@ def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, 
     return (str(told), told.status) if told is not None else None
 
 
-def _meant(error: click.NoSuchOption) -> list[str]:
-    """Return the options of a command that another may mean: -b --batch-size, --learning-rate --lr."""
+def _meant(error: click.NoSuchOption) -> str:
+    """Return which options another may mean (-b --batch-size), '' where click says it."""
+    if error.possibilities:
+        return ""
     name = error.option_name.strip("-")
     there = (
         [option.strip("-") for param in error.ctx.command.params for option in param.opts]
@@ -193,7 +196,7 @@ def _meant(error: click.NoSuchOption) -> list[str]:
     )
     initials = "".join(word[:1] for word in name.split("-"))
     means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
-    return [f"--{one}" for one in means]
+    return ", ".join(f"'--{one}'" for one in means)
 
 
 @click.group(

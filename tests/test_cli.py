@@ -46,7 +46,7 @@ OPTIONS = {
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
     "fewshot": "alpha average-views beta cache checkpoint code data device episodes epochs json lr method out search set shots support-seed texts views",
-    "cache add-texts": "bank device label2text model pretrained replace run teacher template text-file",
+    "cache add-texts": "bank device from-images label2text model pretrained replace run shots teacher template text-file",
     "cache info": "json",
     "cache verify": "json",
     "doctor": "folder json",
@@ -61,7 +61,7 @@ OPTIONS = {
     "compare": "json",
     "export": "cache check-images checkpoint code data formats int8 json license neighbours out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
     "predict": "bank batch-size format names open out precision reject threads threshold top",
-    "embed": "batch-size cache caption-column checkpoint class-depth code device image-column json key-column label-column out path-column precision pretrained split split-column teacher-model threads",
+    "embed": "batch-size cache caption-column checkpoint class-depth code device image-column json key-column label-column names out path-column precision pretrained split split-column teacher-model threads",
     "texts": "add bank cache device json pretrained teacher-model template",
     "serve": "host max-megabytes max-pixels port precision pretrained rate teacher-model threads",
     "bench-model": "code json out pretrained repeats rounds run teacher-model threads",
@@ -328,8 +328,9 @@ def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_fil
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
 def test_a_stopped_export_says_that_it_begins_anew_and_others_that_they_go_on(error, status):
     goes_on = "stopped; what was finished is kept: the same command goes on."
-    assert cli._explained(error, debug=False) == (goes_on, status)
+    assert cli._explained(error, keeps=True, debug=False) == (goes_on, status)
+    assert cli._explained(error, keeps=False, debug=False) == ("stopped.", status)
     with pytest.raises(type(error)), begins_anew(Path("model")):
         raise error
     anew = "stopped; model was not written: the same command begins anew."
-    assert cli._explained(error, debug=False) == (anew, status)
+    assert cli._explained(error, keeps=False, debug=False) == (anew, status)

@@ -3,6 +3,7 @@
 Its files::
 
     load                      a teacher by its name: the adapter of the library that it is of
+    kinds                     how teachers are named, and what a mistyped name meant
     teacher, text_side        the teacher: images and texts -> embeddings; what an adapter brings for each
     open_clip_teacher         open_clip's models, and
     open_clip_texts           what reads their texts, also alone, as a cache keeps it
