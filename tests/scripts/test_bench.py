@@ -58,7 +58,7 @@ QUICK: dict[str, tuple[list[object], list[str]]] = {
         ["stage 1, time", "DataLoader, time", "of the peak"],
     ),
 }
-WITHOUT_OPTIONS = {"views", "episodes", "adapted", "exported"}
+WITHOUT_OPTIONS = {"views", "episodes", "adapted", "exported", "several_teachers"}
 
 WRONG: list[tuple[list[object], int, str]] = [
     (["nope"], 2, "invalid choice: 'nope'"),

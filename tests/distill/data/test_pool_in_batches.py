@@ -178,7 +178,7 @@ def test_a_student_learns_from_a_pool_alone(alone, tmp_path):
     assert evaluate_run(tmp_path / "run").keys() >= {"ood_test"}
 
 
-def test_photos_alone_teach_once_they_have_texts(alone, tmp_path):
+def test_photos_alone_teach_with_and_without_texts(alone, tmp_path):
     photos = tmp_path / "photos"
     shutil.copytree(alone / "photos" / "pool", photos / "pool")
     folder, rng = open_data([photos]), np.random.default_rng(0)
@@ -186,8 +186,9 @@ def test_photos_alone_teach_once_they_have_texts(alone, tmp_path):
     given = Imported(keys=keys, embeddings=rng.normal(size=(len(keys), 8)), texts=[], folder=folder)
     settings = config("loss.cls=0", "loss.vlalign=0")
     import_embeddings(tmp_path / "cache", given)
-    with pytest.raises(UserError, match=r"no text bank 'labels'\. Fix: add one: distill cache add-texts"):
-        train(settings, cache_dir=tmp_path / "cache", data_dir=photos, out=tmp_path / "none")
+    without = train(settings, cache_dir=tmp_path / "cache", data_dir=photos, out=tmp_path / "none")
+    assert without["pool"]["images"] == 9
+    assert not [name for name, value in without.items() if name.endswith("accuracy") and value]
     bank = ImportedTexts(name="labels", classes=["kiwi", "plum"], embeddings=rng.normal(size=(2, 8)))
     assert bank_remarks(bank.bank(), folder.class_names) == []
     import_embeddings(tmp_path / "cache", replace(given, texts=[bank]))

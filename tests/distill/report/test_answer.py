@@ -156,5 +156,5 @@ def test_the_mean_of_several_heads_is_a_result_of_its_own(tmp_path):
         more = {"ood_test@other_accuracy": 45.0, "ood_test@mean_accuracy": mean, "per_class_accuracy": judged}
         made_up_run(tmp_path / "runs" / name, 0, 40.0, f"loss.mse={int(name == 'b')}", **more)
     leads = [answer.lead.partition(": ")[0] for answer in answers(part_of(tmp_path / "runs"))]
-    assert leads == ["OOD", "OOD (mean)", "ID"]
+    assert leads == ["OOD", "OOD (mean of heads)", "ID"]
     report(tmp_path / "runs", tmp_path / "report.html")

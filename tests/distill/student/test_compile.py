@@ -92,7 +92,7 @@ def test_a_student_is_not_compiled_without_a_compiler_and_nothing_is_written(
 
 
 def test_only_the_cpu_needs_a_cpp_compiler(no_compiler):
-    check_compiler(torch.device("cuda"))
+    check_compiler(torch.device("mps"))
 
 
 def test_an_unknown_mode_of_compile_names_those_there_are():
