@@ -44,7 +44,7 @@ CACHE: Table = {
     "repair": ("cache:repair", "Take every damaged file out of CACHE."),
     "import": ("cache:import_", "Make a cache from embeddings that are there already."),
     "convert": ("cache:convert", "Write CACHE in the other format, number for number."),
-    "add-texts": ("cache:add_texts", "Embed more texts into a finished CACHE, as a text bank."),
+    "add-texts": ("cache_texts:add_texts", "Embed more texts into a finished CACHE, as a text bank."),
 }
 ROBOTICS: Table = {
     "make-demo": ("robotics:make_demo", "Draw small episode files into OUT."),
