@@ -25,6 +25,7 @@ from cache.runtime.own_code import OwnCode, own_code_in
 
 # Before the file, which may import torchvision itself.
 from cache.runtime.torchvision_compat import torchvision  # noqa: F401
+from cache.runtime.transfer import put_on
 from cache.store.spec import TeacherSpec
 from cache.teacher.image_towers import chosen_precision
 from cache.teacher.state_files import check_asked
@@ -232,7 +233,7 @@ def _placed(own: OwnObject, asked: Asked) -> tuple[str, torch.device]:
     """Return the precision and the device that it computes in; a torch module is moved there."""
     if isinstance(own.made, nn.Module):
         precision = chosen_precision(asked.precision, asked.device)
-        own.made.to(device=asked.device, dtype=DTYPES[precision])
+        put_on(own.made.to(DTYPES[precision]), asked.device, asked.model)
         return precision, asked.device
     if asked.precision not in ("auto", "float32"):
         raise UserError(

@@ -18,6 +18,7 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 import timm.data
 
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
 from cache.teacher.image_towers import chosen_precision, in_its_layout, patch_tokens_of_timm
@@ -68,7 +69,7 @@ def load_timm(asked: Asked) -> Teacher:
     if asked.preprocessing == SQUASH:
         check_squash(asked.model, sides)
     precision = chosen_precision(asked.precision, asked.device)
-    network.to(asked.device, DTYPES[precision])
+    put_on(network.to(DTYPES[precision]), asked.device, asked.model)
     images = TimmImages(network=network, channels_last=in_its_layout(network))
     embed_dim = _embed_dim(images, asked, sides, precision)
     if asked.compile:

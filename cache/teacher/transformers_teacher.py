@@ -18,6 +18,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, reason_of, some_of
 from cache.runtime.hub_models import check_installed, import_transformers, quiet_transformers
 from cache.runtime.system_errors import read_error
+from cache.runtime.transfer import put_on
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
 from cache.teacher.folder_tokenizer import NAMES
@@ -82,7 +83,8 @@ def load_transformers(asked: Asked) -> Teacher:
     check_asked(weights[0], sha256, asked.weights_sha256)
     tokenizer = tokenizer_of(folder, architecture)
     precision = chosen_precision(asked.precision, asked.device)
-    network = _build(architecture, weights).to(asked.device, DTYPES[precision])
+    network = _build(architecture, weights).to(DTYPES[precision])
+    put_on(network, asked.device, asked.model)
     if asked.compile:
         network.vision_model.compile()
     texts = TransformersTexts.of_model(network, tokenizer, architecture)
