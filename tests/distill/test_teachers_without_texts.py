@@ -145,6 +145,13 @@ def test_class_means_classify_and_what_they_were_made_of_is_not_judged(rows_alon
     assert 'text = "means"' in (tmp_path / "run" / "config.toml").read_text()
     again, _ = add_class_means(cache.path, MeanOptions(bank="means", shots=1))
     assert again == listed
+    every = cache.split("ood_test").keys  # so many shots that some are what the means are of
+    shots = (
+        min(sum(key.startswith(f"{name}/") for key in every) for name in cache.class_names("ood_test")) - 1
+    )
+    options = FewShotOptions(shots=(shots,), method="project")
+    taught = few_shot(tmp_path / "run", tmp_path / "few", options, data_dir=photos)
+    assert 0 <= taught["table"][0]["ood_query"] <= 100
 
 
 def test_class_means_need_labelled_images(tmp_path, photos):
