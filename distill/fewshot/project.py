@@ -120,7 +120,7 @@ class ProjectJudge(Judge):
 
     @cached_property
     def _every_ood_image(self) -> EvalSplit:
-        """All that a support is drawn from: images that class means were made of are not judged, but taught."""
+        """All that a support is drawn from: what class means were made of is not judged, but taught."""
         samples = to_judge(self.trained.folder.split("ood_test"))
         if len(samples) == len(self.ood.pixels.samples):
             return self.ood
