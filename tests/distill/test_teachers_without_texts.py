@@ -207,5 +207,7 @@ def test_a_second_teacher_without_texts_stays_so_when_it_gets_another_bank(tmp_p
     told = without_texts_note(both, cache)
     assert "dino has no text bank 'labels'" in told
     assert "--teacher dino --bank labels --from-images" in told
+    with pytest.raises(UserError, match=r"'ood_test@mean'.*--split ood_test, which"):
+        evaluate_run(tmp_path / "run", data_dir=photos, splits=["ood_test@mean"])
     with pytest.raises(UserError, match=r"no text bank 'lables'.*'labels'"):
         evaluate_run(tmp_path / "run", data_dir=photos, text="lables")
