@@ -64,6 +64,7 @@ def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_
             "Exceeds the limit (4300 digits) for integer string conversion",
         ),
         ("\n first \n second", "first"),
+        ("Error(s) in loading:\n\tMissing key(s): a\n", "Error(s) in loading: Missing key(s): a"),
         ("", "ValueError"),
     ],
 )

@@ -12,12 +12,13 @@ from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts
 from cache.reader import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.runtime.own_code import own_code_in
 from cache.sources.class_sentences import text_bank_of
 from cache.sources.class_texts import BankTexts, class_names_of, template_bank
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedBank
-from cache.store.spec import PRECISIONS, SQUASH
+from cache.store.spec import PRECISIONS, SQUASH, TIMM
 from cache.store.text_banks import add_bank, words_of_labels
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
@@ -121,10 +122,23 @@ def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
     if options.model is not None or options.pretrained is not None:
         return given_teacher(cache, options.model or MODEL, options.pretrained, device)
     if not cache.text_tower:
-        raise UserError(
-            f"the cache {cache.path} keeps no text tower of its teacher", fix=f"give --pretrained, or {KEEP}"
-        )
+        raise _no_tower(cache)
     return TextTower.load(cache.path, files=cache.text_tower, device=device)
+
+
+def _no_tower(cache: EmbeddingCache) -> UserError:
+    """Return the error for a cache that keeps no text tower, by what its teacher is."""
+    model = cache.teacher_spec.model
+    if model.startswith(TIMM):
+        return UserError(
+            f"the teacher {model} of {cache.path} reads no texts",
+            fix="use --from-images: class means stand in for texts.",
+        )
+    give = f"give --model {model}" if ":" in model else "give --pretrained"
+    return UserError(
+        f"the cache {cache.path} keeps no text tower of its teacher",
+        fix=f"{give} with where the file is." if own_code_in(model) else f"{give}, or {KEEP}",
+    )
 
 
 def given_teacher(

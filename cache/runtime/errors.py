@@ -93,6 +93,8 @@ def reason_of(error: BaseException) -> str:
     if any(guard in text for guard in _GUARDS):
         code = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds {code[1]}, which is code" if code else "it holds more than numbers and names"
+    if len(lines) > 1 and lines[0].endswith(":"):  # torch's of a state that does not fit
+        lines[0] += f" {lines[1]}"
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 

@@ -288,7 +288,12 @@ def refuse_given(ctx: click.Context, *names: str, without: str) -> None:
 
 def wants_weights(given: dict[str, Any]) -> None:
     """Make sure that a named teacher comes with weights."""
-    if not given["pretrained"] and ":" not in given["model"]:
+    model = given["model"]
+    if not given["pretrained"] and ":" not in model:
+        if Path(model).is_dir():
+            raise click.UsageError(f"--model {model} is a folder: give local-dir:{model}.")
+        if model.endswith(".py"):
+            raise click.UsageError(f"--model {model} is a file: name what is in it, {model}:NAME.")
         raise click.UsageError(
-            f"--model {given['model']} needs --pretrained: a tag such as 'openai' or a checkpoint file."
+            f"--model {model} needs --pretrained: a tag such as 'openai' or a checkpoint file."
         )

@@ -9,18 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import EmbeddingCache
+from cache.sources.splits import MAIN_TEACHER
 from distill.config import LossConfig, RunConfig
 from distill.config_fields import require
 
 DEFAULT = RunConfig().text
 # Losses that compare with texts, of classes or of images.
 OF_TEXTS = ("cls", "vlalign", "cap")
-ADD_TEXTS = "distill cache add-texts {} --bank means --from-images"
+
+
+def add_means(teacher: EmbeddingCache, bank: str = "means") -> str:
+    """Return the command that gives a teacher of a cache class means."""
+    of = "" if teacher.teacher_name == MAIN_TEACHER else f" --teacher {teacher.teacher_name}"
+    return f"distill cache add-texts {teacher.path}{of} --bank {bank or 'means'} --from-images"
 
 
 def has_texts(config: RunConfig, teacher: EmbeddingCache) -> bool:
-    """Say whether a teacher's head is compared with texts: not where it reads none, or ``text`` is ''."""
-    return bool(config.text) and bool(teacher.bank_names)
+    """Say whether a teacher's head is compared with texts: not where it has none of the bank ``text``.
+
+    So a run stays what it was when a bank of another name is added to a teacher that had none.
+    """
+    return config.text in teacher.bank_names
 
 
 def default_bank(cache: EmbeddingCache) -> str:
@@ -64,22 +73,36 @@ def settled(config: RunConfig, cache: EmbeddingCache) -> RunConfig:
     if config.text == DEFAULT and DEFAULT not in banks and len(banks) < 2:
         config = replace(config, text=next(iter(banks), ""))
     if not config.text:
-        model = cache.teacher_spec.model
+        first = teachers[0]
+        model = first.teacher_spec.model
         why = "text is ''" if banks else f"{cache.path} has none: its teacher {model} gave no texts"
-        _check(config, cache, why)
-    elif not banks:
-        teachers[0].listed_bank(config.text)  # says that there is none
+        _check(config, first, why)
+    elif config.text not in banks:
+        require_bank(config, teachers)
     by_ridge = config.train.head_only == "closed-form"  # which asks for no loss
     for name, teacher in zip(config.teachers, teachers, strict=True):
         require(
             by_ridge or not losses_of(config, teacher).is_off,
-            f"the teacher {name} of {cache.path} has no texts, and every loss that needs none is off",
-            f"switch one on: loss.mse=1; or add texts: {ADD_TEXTS.format(cache.path)}",
+            f"the teacher {name} of {cache.path} has no {bank_or_texts(config, teacher)}, and every loss "
+            "that needs none is off",
+            f"switch one on: loss.mse=1; or add texts: {add_means(teacher, config.text)}",
         )
     return config
 
 
-def _check(config: RunConfig, cache: EmbeddingCache, why: str) -> None:
+def require_bank(config: RunConfig, teachers: Sequence[EmbeddingCache]) -> None:
+    """Make sure that one of a run's teachers has the bank ``text``; UserError says which there are."""
+    if config.text and not any(has_texts(config, teacher) for teacher in teachers):
+        with_some = [teacher for teacher in teachers if teacher.bank_names] or teachers
+        with_some[0].listed_bank(config.text)
+
+
+def bank_or_texts(config: RunConfig, teacher: EmbeddingCache) -> str:
+    """Return what a teacher lacks: texts, or those of a bank."""
+    return f"text bank {config.text!r}" if config.text and teacher.bank_names else "texts"
+
+
+def _check(config: RunConfig, teacher: EmbeddingCache, why: str) -> None:
     """Refuse what needs texts; UserError names the first."""
     needs: dict[str, tuple[object, str]]
     needs = {f"loss.{name}": (getattr(config.loss, name), "0") for name in OF_TEXTS}
@@ -89,7 +112,7 @@ def _check(config: RunConfig, cache: EmbeddingCache, why: str) -> None:
         require(
             not asked,
             f"{name} needs texts, and {why}",
-            f"set {name}={off}, add texts by {ADD_TEXTS.format(cache.path)}, or choose another teacher.",
+            f"set {name}={off}, add texts by {add_means(teacher)}, or choose another teacher.",
         )
 
 
@@ -97,15 +120,20 @@ def without_texts_note(config: RunConfig, cache: EmbeddingCache) -> str:
     """Return one line about the teachers of a run that have no texts; '' where each has."""
     if config.train.baseline or cache.holds_episodes:
         return ""
-    without = [name for name in config.teachers if not has_texts(config, cache.teacher_cache(name))]
+    teachers = map(cache.teacher_cache, config.teachers)
+    without = [teacher for teacher in teachers if not has_texts(config, teacher)]
     if not without:
         return ""
+    names = [teacher.teacher_name for teacher in without]
     who = (
-        f"the teacher{'s' * (len(without) > 1)} {' and '.join(without)}"
+        f"the teacher{'s' * (len(without) > 1)} {' and '.join(names)}"
         if len(config.teachers) > 1
         else "the teacher"
     )
+    has = "have" if len(without) > 1 else "has"
+    lacks = f"{has if without[0].bank_names else 'gave'} no {bank_or_texts(config, without[0])}"
     return (
-        f"{who} gave no texts: cls, vlalign and cap are left out, and what is judged is how near the "
-        f"student's embeddings are to the teacher's; class means can stand in: {ADD_TEXTS.format(cache.path)}"
+        f"{who} {lacks}: cls, vlalign and cap are left out, and what is judged is how near the student's "
+        "embeddings are to the teacher's; class means can stand in: "
+        f"{add_means(without[0], config.text)}"
     )

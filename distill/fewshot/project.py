@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.sources.samples import labels_of
-from distill.data.stream import EvalSplit
+from distill.data.stream import EvalSplit, to_judge
 from distill.fewshot.retrieval import Judge, less_the_support
 from distill.judge.evaluate import Result
 from distill.judge.model import judged
@@ -103,7 +103,7 @@ class ProjectJudge(Judge):
     def __init__(self, trained: TrainedRun, out: Path, progress: Progress) -> None:
         super().__init__(trained)
         self._files = FeatureFiles(trained.model, out, progress=progress)
-        self._features: dict[str, Features] = {}
+        self._features: dict[tuple[str, int], Features] = {}
 
     @cached_property
     def id_test(self) -> EvalSplit | None:
@@ -113,9 +113,18 @@ class ProjectJudge(Judge):
 
     def features_of(self, split: EvalSplit) -> Features:
         """Return the features of a split's images."""
-        if split.name not in self._features:
-            (self._features[split.name],) = self._files.of(split.name, [split.pixels])
-        return self._features[split.name]
+        which = split.name, len(split.pixels.samples)
+        if which not in self._features:
+            (self._features[which],) = self._files.of(split.name, [split.pixels])
+        return self._features[which]
+
+    @cached_property
+    def _every_ood_image(self) -> EvalSplit:
+        """All that a support is drawn from: what class means were made of is not judged, but taught."""
+        samples = to_judge(self.trained.folder.split("ood_test"))
+        if len(samples) == len(self.ood.pixels.samples):
+            return self.ood
+        return replace(self.ood, pixels=self.trained.pixels(samples, "ood_test"))
 
     def _whole(self, split: EvalSplit) -> tuple[Tensor, Tensor]:
         return self._outputs(split, None)
@@ -163,7 +172,7 @@ class ProjectJudge(Judge):
         ``texts`` is the share of the class's text in a target, beside the teacher's row. UserError if an
         image of it cannot be read.
         """
-        model, head, split = self.trained.model, self.trained.heads[0], self.ood
+        model, head, split = self.trained.model, self.trained.heads[0], self._every_ood_image
         place = {sample.key: i for i, sample in enumerate(split.pixels.samples)}
         features = self.features_of(split)
         at = np.array([place[key] for key in support], dtype=np.int64)

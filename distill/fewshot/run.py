@@ -20,6 +20,7 @@ from distill.config import SCRATCH, FewShotConfig, RunConfig
 from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
+from distill.data.teacher_texts import add_means
 from distill.data_identity import DataIdentity, refuse_other_data
 from distill.fewshot.plot import draw_shots
 from distill.fewshot.project import ProjectJudge
@@ -178,8 +179,8 @@ def check_method(trained: TrainedRun, source: Path, options: FewShotOptions) -> 
     if method != "retrieval" and trained.heads and not trained.heads[0].has_texts:
         raise UserError(
             f"--method {method} is judged by texts, and the teacher of {source} has none",
-            fix="use --method retrieval, by images alone; or add class means: distill cache add-texts "
-            f"{trained.cache.path} --bank means --from-images, and train again with --text means.",
+            fix="use --method retrieval, by images alone; or add class means: "
+            f"{add_means(trained.heads[0].cache)}, and train again with --text means.",
         )
     if method != "finetune" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")

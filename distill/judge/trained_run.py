@@ -189,6 +189,11 @@ class TrainedRun:
         Of no names and no test split that is what the run set aside, if any.
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
+        if of_a_head := next((name for name in splits if "@" in name), ""):
+            raise UserError(
+                f"{of_a_head!r} is what one head, or their mean, is judged as",
+                fix=f"use --split {of_a_head.partition('@')[0]}, which judges them all.",
+            )
         support, data = support_of(self.cache, self.folder, self.config.fewshot), self.config.data
         made_of = images_of_texts(self.cache, self.config.text, [head.name for head in self.heads])
         kept: dict[str, Any] = {"made_of": made_of}

@@ -14,7 +14,7 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.config_checks import MEAN
-from distill.data.teacher_texts import has_texts
+from distill.data.teacher_texts import has_texts, require_bank
 from distill.data.training_data import TeacherRows
 from distill.objective import Scales
 from distill.student import phi_s
@@ -87,8 +87,10 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
     if config.train.baseline:
         return ()
     heads: list[Head] = []
-    for name in config.teachers:
-        own = cache.teacher_cache(name)
+    teachers = [cache.teacher_cache(name) for name in config.teachers]
+    if any(own.bank_names for own in teachers):
+        require_bank(config, teachers)
+    for name, own in zip(config.teachers, teachers, strict=True):
         start = heads[-1].stop if heads else 0
         texts: Any
         if not has_texts(config, own):

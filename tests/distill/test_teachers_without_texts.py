@@ -18,7 +18,7 @@ from cache.maintain.imported import Imported
 from cache.runtime.errors import UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
-from distill.data.teacher_texts import settled
+from distill.data.teacher_texts import settled, without_texts_note
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.model import Model
 from distill.fewshot.retrieval import Retrieval
@@ -30,6 +30,19 @@ from distill.settings import with_settings
 from distill.train.default_recipe import config_of, default_settings
 from distill.train.start import train
 
+IMAGES_ALONE = """
+import numpy as np
+import torch
+
+
+class Images:
+    def preprocess(self, picture):
+        pixels = np.asarray(picture.convert("RGB").resize((4, 4)), dtype="float32")
+        return torch.from_numpy(pixels / 255).permute(2, 0, 1)
+
+    def embed_images(self, images):
+        return images.flatten(1)
+"""
 WITHOUT = ["loss.cls=0", "loss.vlalign=0", "loss.cap=0"]
 
 
@@ -145,6 +158,13 @@ def test_class_means_classify_and_what_they_were_made_of_is_not_judged(rows_alon
     assert 'text = "means"' in (tmp_path / "run" / "config.toml").read_text()
     again, _ = add_class_means(cache.path, MeanOptions(bank="means", shots=1))
     assert again == listed
+    every = cache.split("ood_test").keys  # so many shots that some are what the means are of
+    shots = (
+        min(sum(key.startswith(f"{name}/") for key in every) for name in cache.class_names("ood_test")) - 1
+    )
+    options = FewShotOptions(shots=(shots,), method="project")
+    taught = few_shot(tmp_path / "run", tmp_path / "few", options, data_dir=photos)
+    assert 0 <= taught["table"][0]["ood_query"] <= 100
 
 
 def test_class_means_need_labelled_images(tmp_path, photos):
@@ -170,3 +190,24 @@ def test_a_teacher_of_adapt_without_texts_is_refused_before_it_looks_at_a_photo(
     command += ["--model", f"{own}:Own", "--arch", "timm:test_resnet", "--start", "scratch"]
     told = CliRunner().invoke(cli.main, command)
     assert "reads no texts, and what is adapted needs names" in told.output, told.output
+
+
+def test_a_second_teacher_without_texts_stays_so_when_it_gets_another_bank(tmp_path, cached, photos):
+    cache, own = cached, tmp_path / "own.py"
+    own.write_text(IMAGES_ALONE)
+    words = ["cache-features", photos, "--out", cache.path, "--teacher", "dino", "--model", f"{own}:Images"]
+    told = CliRunner().invoke(cli.main, [*map(str, words), "--device", "cpu", "--workers", "0"])
+    assert told.exit_code == 0, told.output
+    both = with_settings(RunConfig(), [*SMALL, "train.epochs=1", 'teachers=["main","dino"]'])
+    train(both, cache_dir=cache.path, data_dir=photos, out=tmp_path / "run")
+    before = {*evaluate_run(tmp_path / "run", data_dir=photos)}
+    add_class_means(cache.path, MeanOptions(bank="means", shots=1, teacher="dino"))
+    assert {*evaluate_run(tmp_path / "run", data_dir=photos)} == before
+    cache = EmbeddingCache.open(cache.path)
+    told = without_texts_note(both, cache)
+    assert "dino has no text bank 'labels'" in told
+    assert "--teacher dino --bank labels --from-images" in told
+    with pytest.raises(UserError, match=r"'ood_test@mean'.*--split ood_test, which"):
+        evaluate_run(tmp_path / "run", data_dir=photos, splits=["ood_test@mean"])
+    with pytest.raises(UserError, match=r"no text bank 'lables'.*'labels'"):
+        evaluate_run(tmp_path / "run", data_dir=photos, text="lables")

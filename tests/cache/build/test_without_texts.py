@@ -93,3 +93,21 @@ def test_it_goes_beside_one_that_reads_texts_and_another_file_is_another_teacher
     file.write_text(CODE)
     assert add().exit_code == 0
     assert "more" in EmbeddingCache.open(tmp_path / "cache").bank_names
+
+
+def test_a_name_without_what_it_is_of_is_told_how_to_be_written(tmp_path, photos):
+    folder, file = tmp_path / "saved", tmp_path / "mine.py"
+    folder.mkdir()
+    for model, meant in ((folder, f"give local-dir:{folder}."), (file, f"{file}:NAME.")):
+        words = ["cache-features", photos, "--out", tmp_path / "cache", "--model", model]
+        done = CliRunner().invoke(cli.main, [*map(str, words)])
+        assert (done.exit_code, meant in done.output) == (2, True), done.output
+
+
+def test_more_texts_of_own_code_ask_for_the_file_again(called, tmp_path):
+    called("Words")
+    done = CliRunner().invoke(
+        cli.main, ["cache", "add-texts", str(tmp_path / "cache"), "--bank", "x", "--template", "one {}"]
+    )
+    assert "give --model mine.py:Words with where the file is." in done.output.replace(f"{tmp_path}/", "")
+    assert done.exit_code == 1
