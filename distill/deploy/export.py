@@ -57,9 +57,9 @@ class ExportOptions:
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
     training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
-    ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what it
-    is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8` makes
-    of them.
+    ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what
+    it is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8`
+    makes of them.
     """
 
     formats: tuple[str, ...] = ("onnx",)
