@@ -12,7 +12,7 @@ from cache.runtime.atomic_files import digest, sha256_of, write_json
 from cache.runtime.json_values import value_of
 from cache.store.manifest import NAME as MANIFEST
 from distill.adapt.costs import Pace
-from distill.adapt.options import AdaptOptions
+from distill.adapt.options import AdaptOptions, in_words
 
 NAME = "adapt.json"
 
@@ -77,7 +77,7 @@ def asked(options: AdaptOptions) -> dict[str, Any]:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each option that is another than it was; none where nothing was begun."""
     return [
-        f"--{name} was {_shown(before.get(name))}, and is {_shown(value)}"
+        f"--{name} was {_shown(name, before.get(name))}, and is {_shown(name, value)}"
         for name, value in now.items()
         if before and before.get(name) != value
     ]
@@ -90,7 +90,9 @@ def inputs_of(options: Mapping[str, Any], cache: Path, photos: Path | None) -> s
     return digest([asked_for, *(sha256_of(file) for file in files)])
 
 
-def _shown(value: Any) -> str:
-    return (
-        "not given" if value in (None, "", []) else " ".join(value) if isinstance(value, list) else str(value)
-    )
+def _shown(name: str, value: Any) -> str:
+    if value in (None, "", []):
+        return "not given"
+    if name == "budget":
+        return in_words(value)
+    return " ".join(value) if isinstance(value, list) else str(value)

@@ -57,7 +57,11 @@ OBJECTS = {
 @option("--out", "New folder for the model.", FOLDER)
 @option("--formats A,B", "onnx,torch,safetensors,open_clip,timm,tflite.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
-@option("--int8", "qat: a hundred steps fit the weights of the int8 file to it.", ["static", "qat"], "static")
+@option(
+    "--int8",
+    "Write int8 too; qat: a hundred steps fit its weights to it.  [default of --precisions int8: static]",
+    ["static", "qat"],
+)
 @option(
     "--preprocessing",
     "graph: the ONNX graph takes uint8 photos of any size.",

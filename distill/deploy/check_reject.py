@@ -69,6 +69,8 @@ class RejectCheck:
         if split is None:
             return None
         asked = len(choices.among.id_classes) or len(choices.texts)
+        # With all names asked for, too, some words are to be none of them.
+        words = words if words is not None and len(words) > len(choices.texts) else None
         some = _spread(len(rows[split]))
         scorer = fitted_scorer(
             rows[split][some],

@@ -38,7 +38,7 @@ from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
-from distill.deploy.qat import QAT, STATIC, check_for_qat, fitted_to_int8
+from distill.deploy.qat import QAT, check_for_qat, fitted_to_int8
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
@@ -57,8 +57,9 @@ class ExportOptions:
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
     training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
-    ``unknowns`` are sources of pictures of none of the classes; ``int8`` says what the int8 file is made of:
-    the student's weights, or what :func:`distill.deploy.qat.fitted_to_int8` makes of them.
+    ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what
+    it is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8`
+    makes of them.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -67,7 +68,7 @@ class ExportOptions:
     checkpoint: str = "last"
     teacher: str | None = None
     license: str = "unknown"
-    int8: str = STATIC
+    int8: str | None = None
     check_images: int = 2000
     neighbours: int = 200
     data_dir: Data = None
@@ -89,8 +90,8 @@ class ExportOptions:
 
     @property
     def all_precisions(self) -> tuple[str, ...]:
-        """Those of the ONNX graph; what is to be fitted to int8 is written in it."""
-        return tuple(dict.fromkeys((*self.precisions, *(("int8",) if self.int8 == QAT else ()))))
+        """Those of the ONNX graph, int8 too where it was said what its file is made of."""
+        return tuple(dict.fromkeys((*self.precisions, *(("int8",) if self.int8 else ()))))
 
 
 def export_run(
@@ -232,7 +233,7 @@ class _Export:
         as they are they differ by orders of magnitude.
         """
         plain = UnitEmbedding(self.trained.student, self.head.start, self.head.stop).eval()
-        if self.options.int8 == STATIC:
+        if self.options.int8 != QAT:
             return plain
         return fitted_to_int8(plain, self.trained, info, self.progress)
 

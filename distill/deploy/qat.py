@@ -38,7 +38,7 @@ from distill.student.photo_model import PhotoModel
 from distill.train.shared_batches import shared_batches
 
 # How an int8 file is made.
-STATIC, QAT = "static", "qat"
+QAT = "qat"
 STEPS = 100  # however many images there are
 RATE = 1e-4
 

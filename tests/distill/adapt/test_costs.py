@@ -75,7 +75,7 @@ def test_what_is_asked_otherwise_than_before_is_said_and_a_state_that_is_not_who
     assert changes({}, before) == changes(before, before) == []
     assert changes(before, {**before, "seed": 1, "budget": 60.0}) == [
         "--seed was 0, and is 1",
-        "--budget was not given, and is 60.0",
+        "--budget was not given, and is 60 s",
     ]
     State(options=before).took("teacher", 2.0).took("teacher", 3.0).save(tmp_path)
     assert State.load(tmp_path).seconds == {"teacher": 5.0}

@@ -10,11 +10,15 @@ from conftest import ID_CLASSES, write_image
 from helpers.exported import image_files, invoke, val_photos
 
 from cache.sources.decoding import load_rgb
+from distill.deploy.check import Choices
+from distill.deploy.check_reject import RejectCheck
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.vocabulary_rows import VocabularySource
+from distill.judge.calibration import Compared
 from distill.judge.rejection import far_from, least_odds, neglabel_odds
+from distill.student.classifier import AllClasses
 
 WORDS = [
     f"{colour} {thing}" for colour in ("red", "old", "wet") for thing in ("car", "dog", "sea", "hat", "fog")
@@ -94,3 +98,25 @@ def test_what_cannot_be_rejected_is_one_line(judging, plain, trained, tmp_path):
         invoke("predict", judging, photo, "--names", "apple", "--reject", "--format", "jsonl").stdout
     )
     assert told["answer"] in ("apple", "none of these")
+
+
+def test_a_vocabulary_of_no_more_words_than_there_are_names_rejects_without_its_words():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(24, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names, images = rows[:4], rows[4:]
+    among = AllClasses(id_classes=("apple", "lemon"), ood_classes=("plum", "fig"))
+    compared = {
+        "id_test": Compared(similarities=images @ names.T, labels=np.arange(20) % 2, own=(0, 1)),
+        "ood_test": Compared(similarities=images @ names.T, labels=2 + np.arange(20) % 2, own=(2, 3)),
+    }
+    none = RejectCheck.of(
+        compared,
+        {"id_test": images, "ood_test": images},
+        Choices(among=among, texts=names, temperature=0.1),
+        words=names,  # two words that were names of OOD classes already
+        unknowns={},
+    )
+    assert none is not None
+    reject, _ = none.reject(compared, {"id_test": images, "ood_test": images}, {})
+    assert (reject.score, [one.names for one in reject.thresholds]) == ("mcm", [2, 4])

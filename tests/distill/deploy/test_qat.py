@@ -162,3 +162,10 @@ def test_an_int8_file_fitted_to_8_bits_is_near_its_student_and_all_else_is_as_it
     assert static.files["model.onnx"] == fitted.files["model.onnx"]
     assert fitted.source["int8"] == "qat"
     assert abs(static.measured["int8"]["bytes"] / fitted.measured["int8"]["bytes"] - 1) < 0.01
+
+
+@pytest.mark.parametrize("way", ["static", "qat"])
+def test_who_says_what_the_int8_file_is_made_of_gets_one(way):
+    assert ExportOptions(int8=way).all_precisions == ("float32", "int8")
+    assert ExportOptions(precisions=("int8",), int8=way).all_precisions == ("int8",)
+    assert ExportOptions().all_precisions == ("float32",)
