@@ -87,7 +87,6 @@ def _prepare(build: Build, name: str) -> Manifest:
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     manifest = Manifest.load(out)
     views_of(build, manifest, teacher=name)  # which refuses others than the cache has
-    _check_is_another(manifest, name, spec, out)
     check_own_folders(out)
     remove_temporaries(out, below=True)
     if build.spec.decoding != manifest.spec.decoding:
@@ -96,6 +95,7 @@ def _prepare(build: Build, name: str) -> Manifest:
             f"the pictures of {out} were decoded otherwise ({'; '.join(here.differences(there))})",
             fix="give --no-exif and --max-pixels as the cache was made with, or leave them out as there.",
         )
+    _check_is_another(manifest, name, spec, out)
     teacher = manifest.teachers.get(name)
     fresh = AddedTeacher(spec=spec, embed_dim=build.teacher.embed_dim)
     if teacher is not None and teacher.spec.identity() != spec.identity():
