@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Labelling = Callable[..., "Iterator[Prediction]"]
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
+# Among 20,000 words no answer's probability need be large.
+LEAST_TOLD = 0.001
 """What the ending of --out means."""
 
 
@@ -163,7 +165,8 @@ def _print_table(predictions: list[Prediction], of: str) -> None:
         for place, label in enumerate(one.labels):
             first = [one.image, one.answer] if place == 0 else ["", label.label]
             nearest = label.label if one.none_of_these else ""
-            lines.append([*first, nearest, f"{label.score:.3f}", f"{label.similarity:.3f}"])
+            score = f"{label.score:.3f}" if label.score >= LEAST_TOLD else f"<{LEAST_TOLD}"
+            lines.append([*first, nearest, score, f"{label.similarity:.3f}"])
     if not any(one.none_of_these for one in predictions):
         lines = [[*line[:2], *line[3:]] for line in lines]
     if len(lines) > 1:
