@@ -147,8 +147,6 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
     cache = EmbeddingCache.open(place.cache)
     folder = open_folder(cache, place.data, shared_classes=True, complete=True, fix="")
     identities = identities_of(cache, folder)
-    for run in sweep.runs:
-        settled(run.config, cache)
     return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 

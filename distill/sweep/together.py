@@ -67,8 +67,15 @@ class Together:
         """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
         results = []
         cache = EmbeddingCache.open(place.cache)
-        runs = [replace(run, config=settled(run.config, cache)) for run in runs]
-        for group in groups_of(runs, pool=has_pool(cache), views=has_views(cache)):
+        able = []
+        for run in runs:
+            try:
+                able.append(replace(run, config=settled(run.config, cache)))
+            except UserError as error:
+                watch.started(run)
+                results.append(ended(run, error))
+                watch.ended(results[-1])
+        for group in groups_of(able, pool=has_pool(cache), views=has_views(cache)):
             for run in group:
                 watch.started(run)
             for result in self._group(group, place):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -19,7 +22,16 @@ import sys
 from pathlib import Path
 for name in [name for name in sys.modules if name.partition(".")[0] == sys.argv[1]]:
     del sys.modules[name]  # of the process that this one is a fork of
-sys.modules[sys.argv[1]] = None
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            return None
+        return self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Without, sys.meta_path)
 from cache.runtime.errors import UserError
 from cache.store.manifest_lines import ListedFile
 from cache.teacher.load import load_teacher
@@ -38,8 +50,8 @@ for words in sys.argv[2:]:
 """
 
 
-def said(package: str, *models: str) -> list[str]:
-    command = [*python(), "-c", CODE, package, *models]
+def said(package: str, *models: str, by: Sequence[str | Path] = ()) -> list[str]:
+    command = [*(by or python()), "-c", CODE, package, *models]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -65,11 +77,16 @@ def test_without_transformers_each_way_in_is_one_line_that_says_what_to_install(
 
 def test_without_sentencepiece_a_siglip_that_reads_by_it_says_so(tmp_path):
     pytest.importorskip("transformers")
-    folder = save_with_tokenizer("siglip", tmp_path / "siglip")
-    (folder / "spiece.model").write_bytes(b"a vocabulary of sentencepiece's")
+    folders = []
     for called in ("SiglipTokenizer", None):
+        folder = save_with_tokenizer("siglip", tmp_path / f"siglip-{called}")
+        (folder / "spiece.model").write_bytes(b"a vocabulary of sentencepiece's")
         told = json.loads((folder / "tokenizer_config.json").read_text()) | {"tokenizer_class": called}
         (folder / "tokenizer_config.json").write_text(json.dumps(told))
-        (line,) = said("sentencepiece", f"local-dir:{folder}")
+        folders.append(f"local-dir:{folder}")
+    # A new process: transformers looks once, when it is imported, what there is.
+    lines = said("sentencepiece", *folders, by=[sys.executable])
+    assert len(lines) == 2
+    for line in lines:
         assert line.startswith("sentencepiece, which the tokenizer in ")
         assert "siglip" in line
