@@ -18,6 +18,7 @@ from cache.sources.open_set import folded
 from cache.sources.samples import DataFolder, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import LABELLED, POOL
+from distill.config_checks import MEAN
 from distill.data.pixel_sources import PixelMaker
 from distill.data.stream import EvalSplit, to_judge
 from distill.deploy.class_heads import AS_THE_RUN, Wording, told_by
@@ -228,12 +229,19 @@ class _Task:
             )
         numbers = torch.cat([labels for _, labels in outputs]).bincount(minlength=len(classes))
         counts = dict(zip(classes, numbers.tolist(), strict=True))
+        heads = [head for head, _ in self.heads]
+        parts = {
+            name if head.name == trained.heads[0].name else f"{name}@{head.name}": ([head], name, text)
+            for head, text in self.heads
+        }
+        if len(heads) > 1:
+            parts[f"{name}@{MEAN}"] = (heads, f"{name}@{MEAN}", self.heads[0][1])
         results = {}
-        for head, text in self.heads:
-            result = judged(replace(trained.model, heads=(head,)), outputs, self.split)[name]
+        for called, (own, result_name, text) in parts.items():
+            model = replace(trained.model, heads=tuple(own))
+            result = judged(model, outputs, self.split)[result_name]
             assert isinstance(result, SplitResult)
-            own = name if head.name == trained.heads[0].name else f"{name}@{head.name}"
-            results[own] = ElsewhereResult(
-                result=replace(result, split=own), text=text, counts=counts, trained=self.trained
+            results[called] = ElsewhereResult(
+                result=replace(result, split=called), text=text, counts=counts, trained=self.trained
             )
         return results
