@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cache.sources.splits import MAIN_TEACHER
+from cache.sources.splits import MAIN_TEACHER, MEAN
 from distill.config_fields import require, require_choice
 
-# What the mean of several heads is called: SPLIT@mean.
-MEAN = "mean"
 # A distill.config.RunConfig, which is made with these checks.
 Config = Any
 

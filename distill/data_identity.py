@@ -26,7 +26,8 @@ class SplitIdentity:
     """The images of one split: how many, their classes, and digests of their keys and of their content.
 
     ``labels`` is of labels that the keys do not tell, ``rows`` of the teacher's rows where they were made
-    elsewhere, so that the content of the images does not tell them; both are else empty.
+    elsewhere, so that the content of the images does not tell them, ``left_out`` of images that are not
+    judged, because class means were made of them; all are else empty.
     """
 
     images: int
@@ -35,6 +36,7 @@ class SplitIdentity:
     content: str
     labels: str = ""
     rows: str = ""
+    left_out: str = ""
 
     def differences(self, other: SplitIdentity, sides: Sides = SIDES) -> list[str]:
         """Return what separates two splits in a few words each; nothing where they are one."""
@@ -47,6 +49,7 @@ class SplitIdentity:
             "content": "other images under the same names",
             "labels": "other labels of the same images",
             "rows": "other rows of the same images",
+            "left_out": "other images left out, which class means were made of",
         }
         differ = (words for name, words in reasons.items() if getattr(self, name) != getattr(other, name))
         return lines or list(differ)[:1]

@@ -218,7 +218,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     """All that can be exported, with the preprocessing in the graph; to be read."""
-    from distill.deploy.export import ExportOptions, export_run
+    from distill.deploy.export import export_run
+    from distill.deploy.export_options import ExportOptions
 
     options = ExportOptions(
         formats=("onnx", "torch", "safetensors", "open_clip", "timm"),

@@ -25,6 +25,7 @@ from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
 from cache.sources.names import is_plain_name
+from cache.sources.splits import MEAN
 from cache.store.column_lines import column_name, is_current
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
@@ -38,9 +39,10 @@ def check_teacher_name(name: str) -> None:
         raise UserError(
             f"--teacher {name!r} cannot name columns", fix="use letters, digits, '_' and '-', a letter first."
         )
-    if name == "mean":
+    if name == MEAN:
         raise UserError(
-            "--teacher mean is what results of several heads' mean are called by", fix="choose another name."
+            f"--teacher {MEAN} is how the mean of several heads is called",
+            fix="choose another name.",
         )
 
 

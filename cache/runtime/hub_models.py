@@ -146,14 +146,19 @@ def checked_model_config(name: str) -> Any:
     transformers = import_transformers()
     raw, _ = transformers.PretrainedConfig.get_config_dict(name, **NO_CODE)
     for key, value in named_values(raw):
-        # ORG/NAME is a kernel, which transformers would fetch from the hub and run.
-        compiled = key.lstrip("_").endswith(("attn_implementation", "experts_implementation"))
-        if (compiled and "/" in str(value)) or (key in ("quantization_config", "use_kernels") and value):
+        if wants_code(key, value):
             raise UserError(
                 f"the model {name} asks for {key}={value!r:.60}, which is not taken",
                 fix="give a model whose config.json does without.",
             )
     return transformers.AutoConfig.from_pretrained(name, **NO_CODE)
+
+
+def wants_code(key: str, value: Any) -> bool:
+    """Say whether a part of a config asks for compiled code, or for weights that need some."""
+    # ORG/NAME is a kernel, which transformers would fetch from the hub and run.
+    compiled = key.lstrip("_").endswith(("attn_implementation", "experts_implementation"))
+    return (compiled and "/" in str(value)) or (key in ("quantization_config", "use_kernels") and bool(value))
 
 
 def check_text_model(name: str) -> None:

@@ -27,6 +27,8 @@ _FIELDS_NAMES = {"training": "train", "unsupervised": "pool", **dict.fromkeys(HE
 NAMES = (*SPLITS, *SPLIT_ALIASES, *_FIELDS_NAMES)
 # The teacher that a cache was built with; others are added beside it.
 MAIN_TEACHER = "main"
+# What the mean of several teachers' heads is called, SPLIT@mean: no teacher is called so.
+MEAN = "mean"
 # What we call the folders that we write.
 FOLDERS = {"train": "train", "pool": "pool", "id_test": "val_on_train", "ood_test": "val"}
 

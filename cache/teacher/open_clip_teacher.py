@@ -22,7 +22,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.hub_models import check_text_model, lacks_package
-from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
@@ -30,6 +29,7 @@ from cache.teacher.config_checks import checked_preprocessing, sides_of
 from cache.teacher.image_towers import chosen_precision, in_its_layout, patch_tokens_of_timm
 from cache.teacher.model_files import OPEN_CLIP_CONFIG
 from cache.teacher.open_clip_texts import OpenClipTexts
+from cache.teacher.state_files import fitting
 from cache.teacher.teacher import Asked, PatchTokens, Teacher
 from cache.teacher.tokenizers import load_tokenizer
 from cache.teacher.weight_files import load_into
@@ -136,19 +136,9 @@ def network_of(config: dict[str, Any], **options: Any) -> nn.Module:
 
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
     asked = checked_preprocessing(source.preprocessing, where=source.name)
-    try:
+    with fitting(source.weights, source.name):
         network = network_of(source.config, precision=PRECISIONS[precision], force_preprocess_cfg=asked)
         load_into(network, source.weights, source.weights_sha256)
-    except UserError:
-        raise
-    # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
-    except Exception as error:
-        if refused := read_error(source.weights, error):
-            raise refused from error
-        raise UserError(
-            f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
-            fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
-        ) from error
     return put_on(network.eval().requires_grad_(False), device, source.name)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cache.runtime.atomic_files import sha256_of
-from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.errors import CacheMismatch, UserError, reason_of
+from cache.runtime.system_errors import read_error
 
 # What a training script keeps the weights under, the first that is there.
 INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -35,6 +38,33 @@ def sha256_of_weights(file: Path, *, begins: str = "") -> str:
             fix="remove the file and fetch it again.",
         )
     return sha256
+
+
+def sha256_without_code(file: Path) -> str:
+    """Return the SHA-256 of a file of weights as :func:`sha256_of_weights`; UserError of a program."""
+    sha256 = sha256_of_weights(file)
+    if is_torchscript(file):
+        refuse_torchscript(file, sha256)
+    return sha256
+
+
+@contextmanager
+def fitting(weights: Path, model: str) -> Iterator[None]:
+    """Say of what goes wrong while a file of weights is put into a network of a model that they do not fit.
+
+    Broken files and other models surface as KeyError, RuntimeError, UnpicklingError and others.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if refused := read_error(weights, error):
+            raise refused from error
+        raise UserError(
+            f"the weights {weights} do not fit {model} ({reason_of(error)})",
+            fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
+        ) from error
 
 
 def check_asked(weights: Path | str, sha256: str, asked: str | None) -> None:

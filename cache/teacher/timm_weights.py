@@ -17,18 +17,12 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 import timm
 
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import UserError, nearest_names, reason_of, some_of
-from cache.runtime.system_errors import read_error
+from cache.runtime.errors import UserError, nearest_names, some_of
 from cache.store.spec import HF_HUB, LOCAL_DIR, TIMM
 from cache.teacher.config_checks import MOST, sides_of
+from cache.teacher.kinds import near_teachers
 from cache.teacher.model_files import CONFIG, config_of, file_of
-from cache.teacher.state_files import (
-    check_asked,
-    is_torchscript,
-    read_state,
-    refuse_torchscript,
-    sha256_of_weights,
-)
+from cache.teacher.state_files import check_asked, fitting, read_state, sha256_without_code
 from cache.teacher.teacher import Asked
 
 # What timm's own tools call the weights in a folder, the first that is there.
@@ -44,7 +38,7 @@ LARGEST = {**MOST, "img_size": 4096, "depth": 1024, "depths": 1024}
 OURS = ("num_classes", "in_chans")
 # What of a pretrained_cfg is taken: how pictures are prepared, and where the classifier is.
 PREPARED = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-TAKEN = (*PREPARED, "num_classes", "classifier", "first_conv", "pool_size")
+TAKEN = (*PREPARED, "num_classes", "classifier", "first_conv")
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest", "box", "hamming")
 CROPS = ("center", "squash", "border")
 FIX = "give a folder or repository that timm's own tools wrote."
@@ -93,18 +87,8 @@ def built(source: TimmSource) -> nn.Module:
     UserError
         If config and weights do not fit each other.
     """
-    try:
+    with fitting(source.weights, source.name):
         network = _fitted(source, read_state(source.weights))
-    except UserError:
-        raise
-    # Broken files, other models and arguments that none has surface as errors of many kinds.
-    except Exception as error:
-        if refused := read_error(source.weights, error):
-            raise refused from error
-        raise UserError(
-            f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
-            fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
-        ) from error
     network.reset_classifier(0)  # type: ignore[operator]
     return network.eval().requires_grad_(False)
 
@@ -153,7 +137,7 @@ def _named(asked: Asked) -> TimmSource:
     given = asked.model.removeprefix(TIMM)
     name, _, tag = given.partition(".")
     if not timm.is_model(name):
-        near = nearest_names(name, timm.list_models())
+        near = near_teachers(asked.model)
         raise UserError(f"timm has no model called {name!r:.80}", fix=f"{near}give timm:NAME.")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
     pretrained = asked.pretrained or tag
@@ -219,9 +203,6 @@ def _checked(
 ) -> TimmSource:
     cfg = {key: table[key] for key in TAKEN if table.get(key) is not None}
     _check_cfg(cfg, model)
-    sha256 = sha256_of_weights(weights)
-    if is_torchscript(weights):
-        refuse_torchscript(weights, sha256)
     return TimmSource(
         name=model,
         architecture=name,
@@ -229,7 +210,7 @@ def _checked(
         cfg=cfg,
         pretrained=pretrained,
         weights=weights,
-        weights_sha256=sha256,
+        weights_sha256=sha256_without_code(weights),
     )
 
 
@@ -272,7 +253,6 @@ def _check_cfg(cfg: Mapping[str, Any], where: str) -> None:
         "num_classes": lambda value: type(value) is int and 0 <= value <= 2**21,
         "classifier": names,
         "first_conv": names,
-        "pool_size": lambda value: True,
     }
     for name, value in cfg.items():
         try:

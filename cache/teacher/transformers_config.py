@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import import_transformers, named_values
+from cache.runtime.hub_models import import_transformers, named_values, wants_code
+from cache.teacher.model_files import json_of
 
 CONFIG = "config.json"
 TYPES = ("clip", "siglip")
@@ -75,17 +75,9 @@ class Architecture:
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return what a file of a model says; UserError where it is no table, or asks for code of its own."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{file} cannot be read ({reason_of(error)})", fix=WRITTEN) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file} is no table of settings", fix=WRITTEN)
+    value = json_of(file)
     for key, found in named_values(value):
-        # ORG/NAME is a kernel, which transformers would fetch from the hub and run.
-        compiled = key.lstrip("_").endswith(("attn_implementation", "experts_implementation"))
-        asks = (compiled and "/" in str(found)) or key in ("auto_map", "quantization_config", "use_kernels")
-        if asks and found:
+        if wants_code(key, found) or (key == "auto_map" and found):
             raise UserError(
                 f"{file} asks for {key}={found!r:.60}, which is not taken: code that comes with a model is "
                 "never run",

@@ -15,22 +15,15 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import UserError, reason_of, some_of
+from cache.runtime.errors import UserError, some_of
 from cache.runtime.hub_models import check_installed, import_transformers, quiet_transformers
-from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import put_on
 from cache.store.spec import HF_HUB, SQUASH, TeacherSpec
 from cache.teacher.any_shape import squashed
 from cache.teacher.folder_tokenizer import NAMES
 from cache.teacher.image_towers import chosen_precision
 from cache.teacher.model_files import CONFIG, file_of
-from cache.teacher.state_files import (
-    check_asked,
-    is_torchscript,
-    read_state,
-    refuse_torchscript,
-    sha256_of_weights,
-)
+from cache.teacher.state_files import check_asked, fitting, read_state, sha256_without_code
 from cache.teacher.teacher import DTYPES, Asked, PatchTokens, Teacher
 from cache.teacher.transformers_config import Architecture, check_size, read_architecture, read_json
 from cache.teacher.transformers_pictures import ALONE, WHOLE, Pictures, read_pictures
@@ -169,10 +162,7 @@ def _listed(model: str, index: Path) -> list[Path]:
 
 def _checksum(weights: Sequence[Path]) -> str:
     """Return what names the weights, of one file its SHA-256; UserError where one may be a program."""
-    checksums = [sha256_of_weights(file) for file in weights]
-    for file, sha256 in zip(weights, checksums, strict=True):
-        if is_torchscript(file):
-            refuse_torchscript(file, sha256)
+    checksums = [sha256_without_code(file) for file in weights]
     return checksums[0] if len(checksums) == 1 else digest(checksums)
 
 
@@ -183,7 +173,7 @@ def _build(architecture: Architecture, weights: Sequence[Path]) -> Any:
     check_size((architecture.text, architecture.vision), held, weights=str(weights[0]), where=where)
     transformers = import_transformers()
     made = {"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[architecture.model_type]
-    try:
+    with fitting(weights[0], where):
         with quiet_transformers():
             network: nn.Module = made(architecture.config())
         state: dict[str, Tensor] = {}
@@ -194,16 +184,6 @@ def _build(architecture: Architecture, weights: Sequence[Path]) -> Any:
         if odd := _odd(own, state):
             raise ValueError(odd)
         network.load_state_dict(state)
-    except UserError:
-        raise
-    # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
-    except Exception as error:
-        if refused := read_error(weights[0], error):
-            raise refused from error
-        raise UserError(
-            f"the weights {weights[0]} do not fit {where} ({reason_of(error)})",
-            fix="give the weights and the config.json of one and the same model.",
-        ) from error
     return network.eval().requires_grad_(False)
 
 

@@ -13,7 +13,8 @@ from distill.adapt.options import WORK, in_words
 from distill.adapt.score import score_of
 from distill.adapt.state import Shipped
 from distill.adapt.students import CLOSED_FORM, IN_WORDS, TRAINED
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import NAME as MODEL_JSON
 from distill.deploy.info import ModelInfo
 from distill.deploy.replace import put_in_place

@@ -124,7 +124,8 @@ def export(
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
-    from distill.deploy.export import ExportOptions, export_run
+    from distill.deploy.export import export_run
+    from distill.deploy.export_options import ExportOptions
     from distill.deploy.web import prepare_web
 
     vocabulary = _vocabulary(ctx, given)

@@ -24,9 +24,11 @@ from cache.store.digests import NONE, Digests, added, digest_of_values
 from cache.store.journal_lines import CAPTIONS, IMAGES
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
+from cache.store.text_banks import image_hashes
 from distill.config import RunConfig
 from distill.data.pool import learnt_splits
 from distill.data.replayed_views import replayed_views
+from distill.data.teacher_texts import images_of_texts
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 
 ROWS_AT_ONCE = 4096
@@ -101,7 +103,7 @@ class IdentityReader:
         return replace(
             self.tools(config),
             learnt_from={name: self.split(name) for name in learnt},
-            judged_on={name: self.split(name) for name in TESTS if name in self.folder.splits},
+            judged_on={name: self.judged(name, config) for name in TESTS if name in self.folder.splits},
             captions={name: own for name in captioned if (own := self._captions_of(first, name))},
             views=_views(self.cache, config, learnt),
             pixels=_pixels(self.cache, config),
@@ -137,6 +139,16 @@ class IdentityReader:
                 own = replace(own, rows=self.rows_digest(rows, row_of[row_of >= 0]))
             self._splits[name] = own
         return self._splits[name]
+
+    def judged(self, name: str, config: RunConfig) -> SplitIdentity:
+        """Return the identity of a split as a run of this config is judged on it."""
+        own, made_of = self.split(name), images_of_texts(self.cache, config.text, config.teachers)
+        if name not in TESTS or not len(made_of):
+            return own
+        keys = [image.key for image in self.folder.split(name).all()]
+        hashes = image_hashes(name, keys, np.arange(len(keys)))
+        left_out = np.sort(hashes[np.isin(hashes, made_of)])
+        return replace(own, left_out=digest_of([left_out.tobytes()]) if len(left_out) else "")
 
     def rows_digest(self, rows: SplitRows, at: NDArray[np.int64]) -> str:
         """Return what names the rows ``at`` of a split that were made elsewhere; '' for others."""

@@ -2,7 +2,7 @@
 
 Its files::
 
-    export, new_folder        makes the folder; it and what checks it alone need torch and the run
+    export, export_options, new_folder    makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, int8_file, graph_preprocessing    weights, torch.export, ONNX in three precisions
     libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
     tflite_file               what LiteRT loads

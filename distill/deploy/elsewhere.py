@@ -17,8 +17,7 @@ from cache.sources.data import open_data
 from cache.sources.open_set import folded
 from cache.sources.samples import DataFolder, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
-from cache.sources.splits import LABELLED, POOL
-from distill.config_checks import MEAN
+from cache.sources.splits import LABELLED, MEAN, POOL
 from distill.data.pixel_sources import PixelMaker
 from distill.data.stream import EvalSplit, to_judge
 from distill.deploy.class_heads import AS_THE_RUN, Wording, told_by
@@ -229,19 +228,16 @@ class _Task:
             )
         numbers = torch.cat([labels for _, labels in outputs]).bincount(minlength=len(classes))
         counts = dict(zip(classes, numbers.tolist(), strict=True))
-        heads = [head for head, _ in self.heads]
-        parts = {
-            name if head.name == trained.heads[0].name else f"{name}@{head.name}": ([head], name, text)
-            for head, text in self.heads
-        }
-        if len(heads) > 1:
-            parts[f"{name}@{MEAN}"] = (heads, f"{name}@{MEAN}", self.heads[0][1])
+        model = replace(trained.model, heads=tuple(head for head, _ in self.heads))
+        found = judged(model, outputs, self.split)
+        # Not every head of the run need have such texts: what is first here may be its second.
+        ours = {f"{name}@{head.name}": text for head, text in self.heads}
+        ours |= {f"{name}@{MEAN}": self.heads[0][1]} if len(self.heads) > 1 else {}
         results = {}
-        for called, (own, result_name, text) in parts.items():
-            model = replace(trained.model, heads=tuple(own))
-            result = judged(model, outputs, self.split)[result_name]
+        for (called, text), result in zip(ours.items(), found.values(), strict=True):
             assert isinstance(result, SplitResult)
-            results[called] = ElsewhereResult(
-                result=replace(result, split=called), text=text, counts=counts, trained=self.trained
+            own = name if called == f"{name}@{trained.heads[0].name}" else called
+            results[own] = ElsewhereResult(
+                result=replace(result, split=own), text=text, counts=counts, trained=self.trained
             )
         return results

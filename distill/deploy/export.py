@@ -19,7 +19,6 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
 from distill.config import PRETRAINED, SCRATCH
-from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.data.teacher_texts import default_bank
@@ -32,16 +31,17 @@ from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
 from distill.deploy.check_photos import PhotoCheck, photo_check
 from distill.deploy.check_reject import unknown_pictures
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
+from distill.deploy.export_options import ExportOptions
+from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, ObjectScores, Preprocessing, bank_file
 from distill.deploy.libraries import Libraries
-from distill.deploy.models import FORMATS, embed_with, write_models
+from distill.deploy.models import embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.qat import QAT, check_for_qat, fitted_to_int8
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
-from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
+from distill.deploy.vocabulary_rows import with_vocabulary
 from distill.judge.trained_run import Opening, TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
@@ -49,49 +49,6 @@ from distill.student.build import made_of
 from distill.student.heads import Head
 from distill.student.names import TIMM
 from distill.student.stages import StagesStudent
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What ``distill export`` can be told.
-
-    ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
-    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
-    ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what
-    it is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8`
-    makes of them.
-    """
-
-    formats: tuple[str, ...] = ("onnx",)
-    precisions: tuple[str, ...] = ("float32",)
-    preprocessing: str = OUTSIDE
-    checkpoint: str = "last"
-    teacher: str | None = None
-    license: str = "unknown"
-    int8: str | None = None
-    check_images: int = 2000
-    neighbours: int = 200
-    data_dir: Data = None
-    cache_dir: Path | None = None
-    code: Path | None = None
-    vocabulary: VocabularySource | None = None
-    unknowns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for option, given, choices in (
-            ("--formats", self.formats, FORMATS),
-            ("--precisions", self.precisions, PRECISIONS),
-        ):
-            for wrong in [name for name in given or [""] if name not in choices]:
-                raise WrongOption(
-                    f"{option} names {wrong!r}",
-                    fix=f"{nearest_names(wrong, choices)}choose from {', '.join(choices)}.",
-                )
-
-    @property
-    def all_precisions(self) -> tuple[str, ...]:
-        """Those of the ONNX graph, int8 too where it was said what its file is made of."""
-        return tuple(dict.fromkeys((*self.precisions, *(("int8",) if self.int8 else ()))))
 
 
 def export_run(
@@ -119,7 +76,7 @@ def export_run(
         trained = open_trained(run, **opening)
         head = _head(run, trained, options.teacher)
     if not head.has_texts:
-        _check_without_texts(run, options)
+        options.check_without_texts(run)
     if options.int8 == QAT:
         check_for_qat(trained)
     with only_writer_of_file(out.resolve()), new_folder(out) as folder:
@@ -132,21 +89,6 @@ def export_run(
             write_example(folder)
         info.save(folder)
     return info
-
-
-def _check_without_texts(run: Path, options: ExportOptions) -> None:
-    """Refuse what a model that gives embeddings alone cannot have; UserError."""
-    for option, given in (
-        ("--vocabulary", options.vocabulary is not None),
-        ("--unknowns", bool(options.unknowns)),
-        ("--formats open_clip", "open_clip" in options.formats),
-    ):
-        if given:
-            raise WrongOption(
-                f"{option} needs texts, and the teacher of {run} has none",
-                fix="leave it out: such a model gives embeddings alone; or add class means to the cache: "
-                "distill cache add-texts CACHE --bank means --from-images.",
-            )
 
 
 def _head(run: Path, trained: TrainedRun, name: str | None) -> Head:

@@ -142,7 +142,7 @@ def fit(
             loss = apart(quantised(pictures), own)
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"the loss of --int8 qat is not finite ({loss.item()}) in step {step}",
+                    f"the loss of --int8 qat is not finite ({loss.item()}) in step {step + 1}",
                     fix="export without --int8 qat.",
                 )
             optimizer.zero_grad(set_to_none=True)

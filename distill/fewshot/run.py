@@ -6,7 +6,7 @@ Of episodes, which show several objects each, a few of all; they are finetuned o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,26 @@ from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
-from distill.config import SCRATCH, FewShotConfig, RunConfig
+from distill.config import FewShotConfig
 from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data.teacher_texts import add_means
 from distill.data_identity import DataIdentity, refuse_other_data
+from distill.fewshot.finetune import finetune_config, finetuned, scores_of
 from distill.fewshot.plot import draw_shots
 from distill.fewshot.project import ProjectJudge
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
-from distill.headline import headline
-from distill.judge.evaluate import Result, SplitResult
+from distill.judge.evaluate import SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
-from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
-from distill.robotics.metrics import EpisodeResult
+from distill.record.run_files import FEWSHOT, FEWSHOT_PLOT, LAST
 from distill.robotics.model import EpisodeModel
-from distill.settings import with_part, with_settings
 from distill.spread import as_columns
-from distill.train.start import train
 
 METHODS = ("finetune", "retrieval", "project")
-# The paper's: 20 epochs of OneCycle from the trained weights, by the student's optimiser.
-EPOCHS, SCHEDULE = 20, "onecycle"
-LEARNING_RATES = {"sgd": 1e-3, "adamw": 2e-4}
-EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
 # What a projection's targets have of the class's text.
 TEXTS = 0.5
-# Groups of objects of an episode, and what a table has of each.
-GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,115 +235,71 @@ def _draw(
 ) -> Draw:
     """Judge a student without a support and with it; a finetuned one is trained in ``folder``."""
     keys = _support(judge.trained, support)
-    by_images = options.method == "retrieval" and not judge.trained.heads[0].has_texts
-    before = None if by_images else judge.without(keys)
-    if (by_images or isinstance(before, SplitResult)) and options.method == "retrieval":
-        retrieval = options.retrieval
-        if options.search:
-            retrieval = search_weights(judge, support, retrieval, split=options.search)
-        result = judge.query(keys, retrieval)
-        after, count = result.accuracy, result.images
-        zero_shot = before.accuracy if isinstance(before, SplitResult) else None
-        was = f"{zero_shot:.1f}% -> " if zero_shot is not None else "by images alone, "
-        progress.note(f"{folder.name}: {was}{after:.1f}%")
-        scores = {"before": zero_shot, QUERY: after, "id_test": None}
-        details: dict[str, Any] = {
-            "alpha": retrieval.alpha,
-            "beta": retrieval.beta,
-            "searched_on": options.search,
-        }
-    elif isinstance(before, SplitResult) and options.method == "project":
+    if options.method == "retrieval":
+        found = _retrieved(judge, keys, support, options)
+    elif options.method == "project":
         assert isinstance(judge, ProjectJudge)
-        count = before.images
-        results, details = judge.projected(keys, texts=options.texts)
-        told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
-        progress.note(f"{folder.name}: {before.headline:.1f}% -> {told['ood_test']:.1f}%")
-        scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
+        found = _projected(judge, keys, options)
     else:
-        assert before is not None
-        count = before.images
-        config = finetune_config(
-            judge.trained.config,
-            start=judge.trained.checkpoint.resolve(),
-            support=support,
-            settings=options.settings,
-            episodes=judge.trained.cache.holds_episodes,
-        )
-        scores, by_group = _scores(before, _finetuned(judge.trained, config, folder, progress))
-        details = {"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr, **by_group}
+        found = _finetuned(judge, keys, support, options, folder, progress)
+    if options.method != "finetune":
+        before, after = found.scores["before"], found.scores[QUERY]
+        was = f"{before:.1f}% -> " if before is not None else "by images alone, "
+        progress.note(f"{folder.name}: {was}{after:.1f}%")
     return Draw(
-        shots=support.shots,
-        support_seed=support.support_seed,
-        support_images=len(keys),
-        query_images=count,
-        scores=scores,
-        details=details,
+        shots=support.shots, support_seed=support.support_seed, support_images=len(keys), **asdict(found)
     )
 
 
-def _finetuned(trained: TrainedRun, config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Return the summary of a finetuned student, which is trained unless it is already."""
-    if (folder / SUMMARY).exists():
-        progress.note(f"{folder} is trained already")
-    return train(
-        config,
-        cache_dir=trained.cache.path,
-        data_dir=trained.folder.given,
-        out=folder,
-        resume_run=(folder / CONFIG).exists(),
-        progress=progress,
-        decoder=trained.decoder,
-        code=trained.origin.code.path if trained.origin.code else None,
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    query_images: int
+    scores: dict[str, float | None]
+    details: dict[str, Any]
+
+
+def _retrieved(judge: Judge, keys: list[str], support: FewShotConfig, options: FewShotOptions) -> _Found:
+    before = judge.without(keys) if judge.trained.heads[0].has_texts else None
+    retrieval = options.retrieval
+    if options.search:
+        retrieval = search_weights(judge, support, retrieval, split=options.search)
+    after = judge.query(keys, retrieval)
+    zero_shot = before.accuracy if isinstance(before, SplitResult) else None
+    return _Found(
+        query_images=after.images,
+        scores={"before": zero_shot, QUERY: after.accuracy, "id_test": None},
+        details={"alpha": retrieval.alpha, "beta": retrieval.beta, "searched_on": options.search},
     )
 
 
-def _scores(
-    before: Result, summary: dict[str, Any]
-) -> tuple[dict[str, float | None], dict[str, dict[str, dict[str, float]]]]:
-    """Return the table's columns of one draw, and of episodes every metric of every group of objects."""
-    if isinstance(before, SplitResult):
-        told = {split: headline(summary, split) for split in (QUERY, "id_test")}
-        return {"before": before.headline, **told}, {}
-    assert isinstance(before, EpisodeResult)
-    metrics = ("accuracy", "precision", "recall", PRECISION)
-    starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
-    after = {
-        group: {name: summary[start + name] for name in metrics if start + name in summary}
-        for group, start in starts.items()
-    }
-    by_group = {"before": before.groups, "after": after}
-    columns = {
-        f"{when}_{group}": groups.get(group, {}).get(PRECISION)
-        for when, groups in by_group.items()
-        for group in GROUPS
-    }
-    return columns, by_group
+def _projected(judge: ProjectJudge, keys: list[str], options: FewShotOptions) -> _Found:
+    before = judge.without(keys)
+    assert isinstance(before, SplitResult)
+    results, details = judge.projected(keys, texts=options.texts)
+    told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
+    scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
+    return _Found(query_images=before.images, scores=scores, details=details)
 
 
-def finetune_config(
-    config: RunConfig,
-    *,
-    start: Path,
+def _finetuned(
+    judge: Judge,
+    keys: list[str],
     support: FewShotConfig,
-    settings: Sequence[str] = (),
-    episodes: bool = False,
-) -> RunConfig:
-    """Return the paper's few-shot finetuning of a run: its own config from ``start``'s weights on.
-
-    20 epochs of OneCycle, learning rate 1e-3 with SGD or 2e-4 with AdamW, with another optimiser a tenth of
-    the run's own; of episodes in batches of 46, 5e-4 with SGD. The trunk is trained from the first epoch
-    on, the head goes on from the run's; one of ``train.head_only`` makes its head anew, with the support.
-    Then ``settings`` (``section.key=value``) are applied; it is judged at the size that the run is.
-    """
-    rates = EPISODE_LEARNING_RATES if episodes else LEARNING_RATES
-    batches = {"batch_size": EPISODE_BATCH_SIZE} if episodes else {}
-    lr = rates.get(config.optim.name, config.optim.lr / 10)
-    config = with_part(config, "student", start=SCRATCH, freeze_epochs=0, head_start="random")
-    config = with_part(config, "train", epochs=EPOCHS, **batches)
-    config = with_part(config, "optim", schedule=SCHEDULE, lr=lr, warmup=0.0)
-    config = with_part(config, "eval", choose=False)
-    config = with_settings(config, settings)
-    return replace(config, fewshot=replace(support, start=str(start)))
+    options: FewShotOptions,
+    folder: Path,
+    progress: Progress,
+) -> _Found:
+    before, trained = judge.without(keys), judge.trained
+    config = finetune_config(
+        trained.config,
+        start=trained.checkpoint.resolve(),
+        support=support,
+        settings=options.settings,
+        episodes=trained.cache.holds_episodes,
+    )
+    scores, by_group = scores_of(before, finetuned(trained, config, folder, progress))
+    details = {"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr, **by_group}
+    return _Found(query_images=before.images, scores=scores, details=details)
 
 
 def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, labels_of
+from cache.sources.splits import MEAN
 from distill.config import RunConfig
-from distill.config_checks import MEAN
 from distill.data.stream import EvalSplit, augment_of
 from distill.judge.evaluate import Result, evaluate
 from distill.judge.space_of_split import cosines_of_split

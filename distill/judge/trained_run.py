@@ -181,7 +181,7 @@ class TrainedRun:
     def other_data(self, split: str) -> str:
         """Return in what a split is not the one that the run was trained with, '' where it is."""
         name = ROWS_OF.get(split, split)
-        return "; ".join(self.identity.split_differences(name, self.identities.split(name)))
+        return "; ".join(self.identity.split_differences(name, self.identities.judged(name, self.config)))
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and what is set aside too; of none every test split.

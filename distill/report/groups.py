@@ -14,7 +14,7 @@ from distill.sweep.plan import SEED
 
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 # No settings, but as able to change a result as any: the teacher's rows, and the data as a whole.
-CACHE, DATA = "cache", "data"
+CACHE, DATA, TEACHERS = "cache", "data", "teachers"
 CLOSED_FORM, HEAD_ONLY = "closed_form", "train.head_only"
 # What decides how well a teacher classifies, and where a summary has that.
 OF_TEACHER = (CACHE, DATA, "text", "robotics.negative_text")
@@ -138,7 +138,11 @@ def closed_forms_of(groups: Sequence[Group]) -> list[tuple[str, Group]]:
 def differing(runs: Sequence[Run], names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return what of some names runs differ in; of no names, all settings but the seed, cache and data."""
     names = names or [*dict.fromkeys(n for run in runs for n in run.settings if n != SEED), CACHE, DATA]
-    return tuple(n for n in names if len({written(value_of(run, n)) for run in runs}) > 1)
+    found = tuple(n for n in names if len({written(value_of(run, n)) for run in runs}) > 1)
+    told = {(written(value_of(run, TEACHERS)), written(value_of(run, CACHE))) for run in runs}
+    # A cache's fingerprint is that of the teachers that a run learns from: where these tell it, they do.
+    one_each = TEACHERS in names and len(told) == len({teachers for teachers, _ in told})
+    return tuple(n for n in found if n != CACHE or not one_each)
 
 
 def value_of(run: Run, name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cache.runtime.errors import UserError, nearest_names
-from distill.config_checks import MEAN
+from cache.sources.splits import MEAN
 from distill.headline import LABELS, SET_ASIDE, headline
 from distill.report.collect import OBJECTS, Run
 from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of

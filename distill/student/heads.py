@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.splits import MEAN
 from distill.config import RunConfig
-from distill.config_checks import MEAN
 from distill.data.teacher_texts import has_texts, require_bank
 from distill.data.training_data import TeacherRows
 from distill.objective import Scales

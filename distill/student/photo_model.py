@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.runtime.devices import widest_float
 from cache.sources.samples import DataFolder
+from cache.sources.splits import MEAN
 from distill.config import RunConfig
-from distill.config_checks import MEAN
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF

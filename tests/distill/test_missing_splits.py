@@ -12,7 +12,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.headline import headline_label

@@ -17,7 +17,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch
 from cache.store.checksums import append_checksum
 from distill.data_identity import DataIdentity
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run
 from distill.sweep.plan import load_sweep

@@ -18,8 +18,10 @@ from cache.maintain.imported import Imported
 from cache.runtime.errors import UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
+from distill.data.tar_identities import identities_of
 from distill.data.teacher_texts import settled, without_texts_note
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.model import Model
 from distill.fewshot.retrieval import Retrieval
 from distill.fewshot.run import FewShotOptions, few_shot
@@ -158,6 +160,11 @@ def test_class_means_classify_and_what_they_were_made_of_is_not_judged(rows_alon
     assert 'text = "means"' in (tmp_path / "run" / "config.toml").read_text()
     again, _ = add_class_means(cache.path, MeanOptions(bank="means", shots=1))
     assert again == listed
+    reader = identities_of(cache, open_data([photos]))  # a run that judges all images is another's
+    by_means, by_none = (reader.of(config(f"text={name}")) for name in ("means", "labels"))
+    (line,) = by_means.judged_differences(by_none)
+    assert "ood_test" in line
+    assert "left out, which class means were made of" in line
     every = cache.split("ood_test").keys  # so many shots that some are what the means are of
     shots = (
         min(sum(key.startswith(f"{name}/") for key in every) for name in cache.class_names("ood_test")) - 1

@@ -19,7 +19,8 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.config import RunConfig
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.evaluate import both_kinds
 from distill.judge.outputs import read_logits

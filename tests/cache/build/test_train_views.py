@@ -28,7 +28,7 @@ from cache.teacher.load import load_teacher
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import TrainAugment, crop, normalise, resize_size
 from distill.data.batch import Share
-from distill.fewshot.run import finetune_config
+from distill.fewshot.finetune import finetune_config
 from distill.settings import load_recipe, with_settings
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun

@@ -88,7 +88,7 @@ def test_a_name_of_timm_takes_a_file_or_says_which_weights_there_are(tmp_path, m
             None,
             "needs weights. Fix: give --pretrained with a checkpoint file or one of r160",
         ),
-        ("timm:test_vot", None, "timm has no model called 'test_vot'. Fix: did you mean 'test_vit'"),
+        ("timm:test_vot", None, "timm has no model called 'test_vot'. Fix: did you mean 'timm:test_vit'"),
         ("timm:test_vit", "r16", "has no weights called 'r16'. Fix: did you mean 'r160"),
         ("timm:test_vit", "r160_in1k", "could not be fetched"),
         ("timm:resnet18", str(tmp_path / "net.pth"), "do not fit timm:resnet18"),

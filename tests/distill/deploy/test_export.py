@@ -23,7 +23,8 @@ from cache.sources.decoding import load_rgb
 from cli import main
 from distill.config import RunConfig
 from distill.deploy.check import Written, with_compared
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict import predict

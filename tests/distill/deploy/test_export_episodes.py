@@ -19,7 +19,8 @@ from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeFolder
 from distill.config import RunConfig
 from distill.deploy.episode_model import EpisodeModel, resized
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict_episodes import episodes_in, predict_episodes

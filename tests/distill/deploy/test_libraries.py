@@ -22,7 +22,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.sources.decoding import load_rgb
 from distill.config import RunConfig
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.deploy.libraries import Libraries
 from distill.deploy.model import Model

@@ -12,7 +12,8 @@ from helpers.exported import image_files, invoke, val_photos
 from cache.sources.decoding import load_rgb
 from distill.deploy.check import Choices
 from distill.deploy.check_reject import RejectCheck
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.vocabulary_rows import VocabularySource

@@ -23,7 +23,8 @@ from cache.runtime.errors import UserError
 from cache.store.checksums import with_checksum
 from distill.config import RunConfig
 from distill.deploy.class_sets import ClassSet, pick
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo, bank_file
 from distill.deploy.model import Model
 from distill.deploy.predict import predict

@@ -13,7 +13,8 @@ from torch import nn
 
 from cache.runtime.progress import Silent
 from distill.config import RunConfig
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.fake_quantisation import FakeQuantised, rounded, rounded_weight
 from distill.deploy.info import OUTSIDE, ModelInfo, Preprocessing
 from distill.deploy.int8_file import weight_steps, write_int8

@@ -18,7 +18,8 @@ from cache.runtime.errors import UserError
 from cache.teacher.load import load_teacher
 from distill.config import RunConfig
 from distill.deploy.class_sets import unit
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import VocabularySource
 from distill.settings import with_settings

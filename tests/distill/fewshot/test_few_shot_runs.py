@@ -22,9 +22,10 @@ from cache.sources.data import open_data
 from distill.config import FewShotConfig, RunConfig
 from distill.data.support import support_of
 from distill.data.training_data import BatchColumns
+from distill.fewshot.finetune import finetune_config
 from distill.fewshot.project import LAMBDAS, ProjectJudge, last_layer, refit
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
-from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
+from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.evaluate import both_kinds
 from distill.judge.model import outputs_of
 from distill.judge.trained_run import evaluate_run, open_trained

@@ -16,7 +16,7 @@ from distill.report.tasks import EPISODES, PHOTOS, parts_of
 from distill.settings import load_recipe, to_toml, with_settings
 
 
-def write_run(folder: Path, task, *settings: str, views: str = "") -> None:
+def write_run(folder: Path, task, *settings: str, views: str = "", cache: str = "0") -> None:
     """A finished run of one result, the teacher's beside it."""
     folder.mkdir(parents=True)
     result = {f"ood_test_{task.measure}": 40.0}
@@ -25,7 +25,7 @@ def write_run(folder: Path, task, *settings: str, views: str = "") -> None:
         "teacher_metrics": {f"ood_test_{task.measure}": 50.0},
         task.per_class: {"ood_test": {"plum": 40.0}},
         "images_per_s": 10.0,
-        "cache_fingerprint": "0" * 16,
+        "cache_fingerprint": cache * 16,
         "data": DataIdentity(views=views).to_json(),
     }
     (folder / "config.toml").write_text(to_toml(with_settings(load_recipe("smoke"), settings)))
@@ -40,6 +40,22 @@ def test_a_teacher_has_one_row_whatever_prompts_its_students_learnt(tmp_path, ta
     (part,) = parts_of(collect(tmp_path).finished)
     heads = [row.head for row in main_table(part).rows]
     assert heads == ["learner=cocoop", "learner=coop", "learner=none", "teacher"]
+
+
+def test_a_cache_is_named_where_its_teachers_do_not_tell_it(tmp_path):
+    for name, teachers, cache in (
+        ("one", '["main"]', "1"),
+        ("other", '["dino"]', "2"),
+        ("both", '["main", "dino"]', "3"),
+    ):
+        write_run(tmp_path / "told" / name, PHOTOS, f"teachers={teachers}", cache=cache)
+        write_run(tmp_path / "not" / name, PHOTOS, cache=cache)
+    labels = {
+        kind: [group.label for group in parts_of(collect(tmp_path / kind).finished)[0].groups]
+        for kind in ("told", "not")
+    }
+    assert sorted(labels["told"]) == ["teachers=dino", "teachers=main", "teachers=main, dino"]
+    assert sorted(labels["not"]) == [f"cache={digit * 16}" for digit in "123"]
 
 
 def test_other_data_are_told_beside_the_runs_whose_they_are(tmp_path):

@@ -20,7 +20,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
 from distill.config import FewShotConfig, RunConfig
-from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
+from distill.fewshot.finetune import finetune_config
+from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.trained_run import evaluate_run, space_of_run
 from distill.settings import load_recipe, with_settings

@@ -176,7 +176,7 @@ def test_a_resumed_closed_form_is_as_it_was(train, tmp_path):
 @pytest.mark.long
 def test_a_head_on_stages_is_exported_with_its_standardisation_inside(train, photos, tmp_path):
     train("run", CLOSED, STAGES)
-    from distill.deploy.export import ExportOptions
+    from distill.deploy.export_options import ExportOptions
 
     options = ExportOptions(formats=("onnx", "safetensors"), data_dir=photos, neighbours=0)
     info = export_run(tmp_path / "run", tmp_path / "model", options)

@@ -17,7 +17,8 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.own_code import OwnCode
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
-from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
 from distill.deploy.model import Model
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained
