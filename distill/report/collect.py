@@ -18,9 +18,8 @@ from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
 from distill.judge.calibration import Calibration
 from distill.judge.outputs import RunOutputs, load_outputs
-from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
+from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY, SWEEP
 from distill.settings import flat
-from distill.sweep.plan import SWEEP
 
 DEPTH = 2
 TEACHER = "teacher_metrics"
