@@ -14,6 +14,7 @@ Its files::
     ray_pool                  tasks on a Ray cluster; the only importer of ray
     loader_workers            worker processes that decode
     hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
+    numbers_alone             of files that torch loads numbers alone
     own_code                  code of one's own, which runs only where a command names it
     torchvision_compat        torchvision, also beside a torch that it was not compiled for
 """
