@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
 from reference import commands, files, project, python, recipes, settings
 
 PAGES = {

@@ -88,7 +88,7 @@ def _prose(help: str) -> tuple[str, list[str]]:
 def _table(command: click.Command, context: click.Context) -> str:
     rows = ["| option | takes | default | |", "|---|---|---|---|"]
     for option in command.get_params(context):
-        if isinstance(option, click.Option) and not option.hidden and option.name != "help":
+        if isinstance(option, click.Option) and not option.hidden and "--help" not in option.opts:
             rows.append("| " + " | ".join(_row(option, context)) + " |")
     return "\n".join(rows) if len(rows) > 2 else ""
 

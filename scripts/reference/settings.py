@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from distill.config import RunConfig
@@ -14,9 +15,9 @@ from reference.commands import commands
 
 INTRODUCTION = """# Settings
 
-Every setting of a run, made from the code. A recipe is a TOML file of these sections, `--set section.key=value`
-changes one, and a run's `config.toml` has them all. The defaults here are those of a recipe that does not say
-otherwise; `distill recipes NAME` prints what a recipe sets.
+Every setting of a run, made from the code. A recipe is a TOML file of these sections,
+`--set section.key=value` changes one, and a run's `config.toml` has them all. The defaults here are those of
+a recipe that does not say otherwise; `distill recipes NAME` prints what a recipe sets.
 """
 KINDS = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
 
@@ -58,18 +59,19 @@ def own_fields(kind: Any) -> list[Field[Any]]:
 
 
 def meaning(kind: Any, section: str, name: str) -> str:
-    """Return what the section's docstring says of a field, else what the options that carry it say, or ''."""
+    """Return what the section's docstring says of a field, or the option that carries it; '' of neither."""
     words = re.sub(r"\s+", " ", inspect.cleandoc(kind.__doc__ or ""))
     told = [
         clause.strip() for clause in re.split(r"(?<=[.;])\s+(?![^(]*\))", words) if f"``{name}``" in clause
     ]
     text = " ".join(told).rstrip(";")
-    if not text:
-        text = _said_by_options().get(f"{section}.{name}" if section else name, "")
+    if not text.startswith(f"``{name}``"):  # else the docstring is about something else, and names it
+        text = _said_by_options().get(f"{section}.{name}" if section else name, "") or text
     text = re.sub(r":\w+:`~?\.?([\w.]+)`", r"`\1`", text).replace("``", "`")
     return text[:1].upper() + text[1:] if not text.startswith("`") else text
 
 
+@cache
 def _said_by_options() -> dict[str, str]:
     said: dict[str, str] = {}
     for _, command in commands():
