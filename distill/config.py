@@ -197,8 +197,8 @@ class DataConfig:
     """How training images are drawn.
 
     ``repeat_epochs`` is how often an epoch goes over the images; ``scale_min`` is the least share of an image
-    that a crop keeps; ``policy`` is crop_flip, flip, randaugment or none;
-    ``per_image`` false draws one crop for a whole batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
+    that a crop keeps; ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop
+    for a whole batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``decoder`` of photos is
     torchvision or pillow, auto the faster that loads, which the run then keeps to; ``device_images`` says
