@@ -19,13 +19,14 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    boards_of,
+    boards_options,
     code_option,
     data_option,
     given_options,
     json_option,
     option,
     set_option,
-    wandb_option,
 )
 from distill.commands.tables import (
     GROUPS,
@@ -41,7 +42,7 @@ from distill.commands.tables import (
 if TYPE_CHECKING:
     from distill.config import RunConfig
 
-FOR_PHOTOS = ("k", "teachers", "views")
+FOR_PHOTOS = ("k", "teachers", "replay_views")
 FOR_EPISODES = ("negative_text", "local")
 
 
@@ -88,15 +89,15 @@ def _teachers(value: str) -> Iterator[str]:
     setting="data.device_images",
 )
 @option(
-    "--views",
+    "--replay-views",
     "Replay 'cache-features --views V'  [default: auto, where the cache has views of every image]",
     ["auto", "on", "off"],
-    setting="data.views",
+    setting="data.replay_views",
 )
 @option("--teachers A,B", "Teachers of the cache, one head each; the first is 'main'.", setting=_teachers)
 @option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
 @option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")
-@option("--baseline", "The closed-set baseline: no teacher.", bool, setting="train.baseline")
+@option("--closed-set", "Train a closed-set student, without a teacher.", bool, setting="train.closed_set")
 @option(
     "--arch",
     "Student: a torchvision or timm name, hf-hub:ORG/NAME, or FILE.py:NAME of your own.",
@@ -123,7 +124,7 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--resume resume_run", "Go on with the run in --out, with its own settings and cache.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @json_option("Print the summary as JSON.")
-@wandb_option
+@boards_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -162,6 +163,7 @@ def train(
     from distill.train.start import train as run
 
     out = _checked(out, plan=plan, resume_run=resume_run)
+    given["boards"] = boards_of(given)
     if not plan:
         check_out(out, resume_run=resume_run)
     begun = begun_with(out) if resume_run and recipe is None else None
@@ -206,10 +208,10 @@ def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tup
 
 def _check_used(ctx: click.Context, config: RunConfig) -> None:
     """Refuse options of distillation that a run would do nothing with."""
-    if config.train.baseline:
+    if config.train.closed_set:
         for option in given_options(ctx, "losses", "k", "text"):
             raise click.UsageError(
-                f"{option} is of a teacher, and --baseline has none: leave one of them out."
+                f"{option} is of a teacher, and --closed-set has none: leave one of them out."
             )
     if not config.loss.vlalign and given_options(ctx, "k"):
         raise click.UsageError(
@@ -232,7 +234,7 @@ def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json
     from distill.commands.train_plan import print_plan
     from distill.train.plan import plan
 
-    given.pop("wandb")
+    given.pop("boards")
     with working("trying a few steps", unit) as progress:
         planned = plan(config, progress=progress, **given)
     print_plan(planned, recipe=recipe, unit=unit, as_json=as_json)
