@@ -230,7 +230,7 @@ class DataConfig:
     workers: int = at_least(
         -1, -1, fix="give at least 0, or -1: by the machine.", most=machine_limits.WORKERS
     )
-    views: str = one_of("auto", "on", "off")
+    replay_views: str = one_of("auto", "on", "off")
     shared_classes: bool = False
     pool_share: float = accepted(
         -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
@@ -249,8 +249,9 @@ class DataConfig:
             f"set data.{self.choose_by}=0.1, or data.choose_by=auto.",
         )
         require(
-            self.views != "on" or self.crops_each,
-            f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
+            self.replay_views != "on" or self.crops_each,
+            f"data.replay_views is on with data.policy={self.policy}, "
+            f"data.per_image={str(self.per_image).lower()}",
             "views are crops, one an image: set data.policy=crop_flip and data.per_image=true.",
         )
 
@@ -268,7 +269,7 @@ class TrainConfig:
     within an epoch the run is saved;
     ``precision`` auto is bfloat16 on GPUs that have it, else float16 there, on the CPU bfloat16 where the
     processor gains from it, else float32;
-    ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
+    ``closed_set`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
     through torch.compile in one of its modes: reduce-overhead is CUDA graphs; ``head_only`` leaves the trunk
     as it is: closed-form takes the head by ridge, trained trains ``heads`` on its features with AdamW.
     """
@@ -279,7 +280,7 @@ class TrainConfig:
     seed: int = at_least(0, 0)
     device: str = "auto"
     precision: str = one_of("auto", "float32", "bfloat16", "float16")
-    baseline: bool = False
+    closed_set: bool = False
     compile: str = one_of("off", "default", "reduce-overhead", "max-autotune")
     checkpoint_steps: int = at_least(1, 500)
     head_only: str = one_of("off", "closed-form", "trained")

@@ -157,7 +157,19 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 
 TEACHERS = "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run."
 DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
+WEIGHTS = "Weights of a named teacher: a tag such as 'openai', or a checkpoint file."
 device_option = option("--device", DEVICES, default="auto")
+
+
+def template_option(more: str) -> Decorator:
+    """Return --template: the command gets a tuple ``templates``; ``more`` is said of them in this one."""
+    return option(
+        "--template TEXT templates",
+        f"Put names in it: 'a sketch of {{}}', or openai_imagenet's 80. Repeatable: averaged{more}",
+        multiple=True,
+    )
+
+
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
 label2text_option = option(
     "--label2text", "Class names; found beside the images, else the folders' names.", FILE
@@ -193,7 +205,7 @@ code_option = option("--code", "FILE.py of a student of your own; it is run.", F
 
 run_options = options(
     data_option(),
-    option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
+    option("--cache cache_dir", "A finished cache  [default: the run's own]", EXISTING_FOLDER),
     option(
         "--checkpoint",
         "last; best, where id_val chose one; ema, averaged, mean_head: means of weights, where kept.",
@@ -216,7 +228,7 @@ rows_options = options(
 
 teacher_options = options(
     option("--model", TEACHERS, default="ViT-L-14-quickgelu"),
-    option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
+    option("--pretrained TAG|FILE", WEIGHTS),
     option(
         "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
     ),
@@ -236,7 +248,7 @@ teacher_options = options(
 
 model_teacher_options = options(
     option("--teacher-model NAME", "The teacher, named as for cache-features --model."),
-    option("--pretrained TAG|FILE", "Its weights."),
+    option("--pretrained TAG|FILE", WEIGHTS),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""
 

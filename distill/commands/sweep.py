@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
-@option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
+@option("--cache", "A finished cache, that all runs learn from.", EXISTING_FOLDER, required=True)
 @data_option("data")
 @option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
 @option("--plan", "Print the runs, and do nothing.", bool)

@@ -41,7 +41,7 @@ from distill.commands.tables import (
 if TYPE_CHECKING:
     from distill.config import RunConfig
 
-FOR_PHOTOS = ("k", "teachers", "views")
+FOR_PHOTOS = ("k", "teachers", "replay_views")
 FOR_EPISODES = ("negative_text", "local")
 
 
@@ -88,15 +88,15 @@ def _teachers(value: str) -> Iterator[str]:
     setting="data.device_images",
 )
 @option(
-    "--views",
+    "--replay-views",
     "Replay 'cache-features --views V'  [default: auto, where the cache has views of every image]",
     ["auto", "on", "off"],
-    setting="data.views",
+    setting="data.replay_views",
 )
 @option("--teachers A,B", "Teachers of the cache, one head each; the first is 'main'.", setting=_teachers)
 @option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
 @option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")
-@option("--baseline", "The closed-set baseline: no teacher.", bool, setting="train.baseline")
+@option("--closed-set", "Train a closed-set student, without a teacher.", bool, setting="train.closed_set")
 @option(
     "--arch",
     "Student: a torchvision or timm name, hf-hub:ORG/NAME, or FILE.py:NAME of your own.",
@@ -206,10 +206,10 @@ def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tup
 
 def _check_used(ctx: click.Context, config: RunConfig) -> None:
     """Refuse options of distillation that a run would do nothing with."""
-    if config.train.baseline:
+    if config.train.closed_set:
         for option in given_options(ctx, "losses", "k", "text"):
             raise click.UsageError(
-                f"{option} is of a teacher, and --baseline has none: leave one of them out."
+                f"{option} is of a teacher, and --closed-set has none: leave one of them out."
             )
     if not config.loss.vlalign and given_options(ctx, "k"):
         raise click.UsageError(

@@ -223,7 +223,7 @@ def _scored(
 
 
 def evaluate_teacher(
-    cache_dir: Path,
+    cache: Path | EmbeddingCache,
     *,
     splits: Sequence[str] = (),
     text: str = "",
@@ -231,14 +231,15 @@ def evaluate_teacher(
     batch_size: int = 4096,
     check: bool = False,
 ) -> dict[str, Result]:
-    """Judge the teacher from the cache alone: no model is loaded and no image is read.
+    """Judge a teacher from the cache alone: no model is loaded and no image is read.
 
+    ``cache`` is a folder, whose main teacher is judged, or a cache as one of its teachers sees it.
     ``splits`` names some (either name); none means all that the cache has with labels; ``text`` its bank, ''
-    :func:`distill.data.teacher_texts.default_bank`. ``negative_text`` is
-    the bank of episodes' negative texts; they are judged on the main camera. With ``check`` the cache's files
-    are compared with their checksums. UserError if the cache has no such split or text bank.
+    :func:`distill.data.teacher_texts.default_bank`. ``negative_text`` is the bank of episodes' negative
+    texts; they are judged on the main camera. With ``check`` the folder's files are compared with their
+    checksums. UserError if the cache has no such split or text bank.
     """
-    cache = EmbeddingCache.open(cache_dir, check=check)
+    cache = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache.open(cache, check=check)
     names = [labelled_split(name) for name in splits]
     names = names or [name for name in LABELLED if name in cache.split_names]
     if not names:

@@ -117,7 +117,7 @@ def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunC
                 state = read_checkpoint(path)
                 decoder = decoder or state["decoder"]
                 views = views or ("on" if identity_in(state, path).views else "off")
-    begun = {"decoder": (AUTO, decoder), "views": ("auto", views)}
+    begun = {"decoder": (AUTO, decoder), "replay_views": ("auto", views)}
     own = {name: was for name, (auto, was) in begun.items() if was and getattr(config.data, name) == auto}
     return with_part(config, "data", **own) if own else config
 

@@ -45,9 +45,9 @@ def test_a_share_for_images_without_a_label_is_refused_where_there_are_none(tmp_
 
 def test_what_does_not_fit_a_recipe_that_nobody_named_says_so():
     with pytest.raises(
-        WrongOption, match=r"with train\.baseline.*another recipe than head-first.*--recipe small"
+        WrongOption, match=r"with train\.closed_set.*another recipe than head-first.*--recipe small"
     ):
-        config_of("head-first", ("train.baseline=true",), named=False)
+        config_of("head-first", ("train.closed_set=true",), named=False)
     with pytest.raises(WrongOption, match=r"data\.see is not a setting. Fix: did you mean (?!.*--recipe)"):
         config_of("head-first", ("data.see=1",), named=False)
 
