@@ -74,6 +74,7 @@ DOORS = {
     "jinja2": {"distill/report/page.py", "distill/deploy/card.py", "distill/deploy/docs_page.py"},
     "ray": {"cache/runtime/ray_pool.py"},
     "wandb": {"distill/record/wandb_board.py"},
+    "mlflow": {"distill/record/mlflow_board.py"},
     "mpmath": {"distill/report/statistics.py"},
     "pyarrow": {
         "cache/sources/arrow_files.py",

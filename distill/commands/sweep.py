@@ -17,6 +17,8 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
+    boards_of,
+    boards_options,
     code_option,
     data_option,
     json_option,
@@ -24,7 +26,6 @@ from distill.commands.options import (
     ray_cluster,
     ray_options,
     set_option,
-    wandb_option,
 )
 from distill.commands.tables import mean, percent, print_json, table
 from distill.headline import SET_ASIDE
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @set_option("Any setting of all runs. Repeatable.")
 @code_option
 @ray_options
-@wandb_option
+@boards_options
 @json_option("Print how every run ended as JSON; with --plan, the plan.")
 @click.pass_context
 def sweep(
@@ -75,7 +76,7 @@ def sweep(
     cluster, jobs, together = ray_cluster(ctx, given), given.pop("jobs"), given.pop("together")
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
-    planned, place = load_sweep(sweep, settings=settings), Place(**given)
+    planned, place = load_sweep(sweep, settings=settings), Place(boards=boards_of(given), **given)
     _check_choice(planned, choose)
     lines = _plan(planned, place, together=together)
     if plan and as_json:

@@ -19,13 +19,14 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    boards_of,
+    boards_options,
     code_option,
     data_option,
     given_options,
     json_option,
     option,
     set_option,
-    wandb_option,
 )
 from distill.commands.tables import (
     GROUPS,
@@ -123,7 +124,7 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--resume resume_run", "Go on with the run in --out, with its own settings and cache.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @json_option("Print the summary as JSON.")
-@wandb_option
+@boards_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -162,6 +163,7 @@ def train(
     from distill.train.start import train as run
 
     out = _checked(out, plan=plan, resume_run=resume_run)
+    given["boards"] = boards_of(given)
     if not plan:
         check_out(out, resume_run=resume_run)
     begun = begun_with(out) if resume_run and recipe is None else None
@@ -232,7 +234,7 @@ def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json
     from distill.commands.train_plan import print_plan
     from distill.train.plan import plan
 
-    given.pop("wandb")
+    given.pop("boards")
     with working("trying a few steps", unit) as progress:
         planned = plan(config, progress=progress, **given)
     print_plan(planned, recipe=recipe, unit=unit, as_json=as_json)
