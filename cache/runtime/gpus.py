@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from cache.runtime.devices import has_bfloat16
+
 # TFLOP/s of the matrix units without sparsity, in bfloat16 with sums in float32 (float16 on those that have
 # no bfloat16), by NVIDIA's data sheets. The first name that a card's own contains counts, as whole words.
 DENSE_PEAKS = {
@@ -93,14 +95,12 @@ def cards() -> list[Card]:
     """Return the CUDA devices that this torch sees."""
     found = []
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        with torch.cuda.device(number):
-            bfloat16 = torch.cuda.is_bf16_supported()
         free, total = torch.cuda.mem_get_info(number)
         found.append(
             Card(
                 name=(name := torch.cuda.get_device_name(number)),
                 capability=torch.cuda.get_device_capability(number),
-                bfloat16=bfloat16,
+                bfloat16=has_bfloat16(torch.device("cuda", number)),
                 free=free,
                 total=total,
                 peak=dense_peak(name),
