@@ -122,7 +122,7 @@ def check_compiler(device: torch.device) -> None:
 def has_bfloat16(device: torch.device) -> bool:
     """Say whether a CUDA device computes in bfloat16 itself.
 
-    Those before Ampere (V100, T4) emulate it, many times slower than float16, and torch says that they have it.
+    Those before Ampere (V100, T4) emulate it, many times slower than float16, and torch says they have it.
     """
     return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
 
