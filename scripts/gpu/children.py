@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,9 @@ def part_command(name: str, words: Sequence[str], folder: Path) -> list[str]:
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End a part's whole group: a part that overran has workers of its own."""
-    try:
+    # It has left by itself, and its children with it.
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has left, and its children with it
     child.wait()
 
 

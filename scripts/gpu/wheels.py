@@ -1,50 +1,77 @@
 """Which packages the check needs beside torch, and their installation from a folder of wheels.
 
 Of the standard library alone: nothing else may be there when it runs. Wheels go into a folder of their own,
-and only those of packages that are missing, without what they depend on: this machine's torch stays what it is.
+only those of packages that are missing, and without what they depend on, so that this machine's torch stays
+what it is; what they depend on is looked for in the same folder.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-# What is imported, and the package that has it, in which torch and what comes with it are not counted.
-NEEDED = {
-    "braceexpand": "braceexpand",
-    "click": "click",
-    "filelock": "filelock",
-    "fsspec": "fsspec",
-    "ftfy": "ftfy",
-    "h5py": "h5py",
-    "huggingface_hub": "huggingface_hub",
-    "numpy": "numpy",
-    "open_clip": "open_clip_torch",
-    "packaging": "packaging",
-    "PIL": "pillow",
-    "regex": "regex",
-    "rich": "rich",
-    "safetensors": "safetensors",
-    "timm": "timm",
-    "torchmetrics": "torchmetrics",
-    "torchvision": "torchvision",
-    "tqdm": "tqdm",
-    "wcwidth": "wcwidth",
-    "webdataset": "webdataset",
-    "yaml": "pyyaml",
-}
+# What the parts import; what these need themselves they say.
+NEEDED = (
+    *("braceexpand", "click", "filelock", "h5py", "huggingface_hub", "numpy", "open_clip_torch", "pillow"),
+    *("rich", "safetensors", "timm", "torchmetrics", "torchvision", "webdataset"),
+)
 # Of the tests marked gpu, which are left out without it.
-OF_TESTS = {"pytest": "pytest", "iniconfig": "iniconfig", "pluggy": "pluggy"}
-TORCH = (2, 6)
+OF_TESTS = ("pytest",)
+# What those need in their newest releases, for a folder of wheels that is made where there is a network.
+NEXT = (
+    *("anyio", "ftfy", "h11", "httpcore2", "httpx2", "idna", "iniconfig", "lightning-utilities"),
+    *("markdown-it-py", "mdurl", "packaging", "pluggy", "pygments", "pyyaml", "regex", "tqdm"),
+    *("truststore", "typing-extensions", "wcwidth"),
+)
+# What every machine with torch has, or has to have a particular release of.
+AT_HAND = ("filelock", "numpy", "torchvision", "typing-extensions")
+# They are named by others, and nothing here imports them.
+NEVER = ("torch", "hf-xet", "typer", "shellingham", "triton")
+LEAST_PYTHON, LEAST_TORCH = (3, 11), (2, 6)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def missing(modules: dict[str, str]) -> list[str]:
-    """Return the packages of those modules that cannot be found."""
-    return [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+def plain(name: str) -> str:
+    """Return a package's name as all its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def missing(packages: Iterable[str]) -> list[str]:
+    """Return which of some packages, and of those that they need, are not installed."""
+    seen, lacking, todo = {*NEVER}, list[str](), [plain(name) for name in packages]
+    while todo:
+        name = todo.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            version(name)
+        except PackageNotFoundError:
+            lacking.append(name)
+            continue
+        todo += [plain(_NAME.match(line)[0]) for line in requires(name) or () if _applies(line)]  # type: ignore[index]
+    return lacking
+
+
+def _applies(requirement: str) -> bool:
+    """Say whether a line of a package's requirements is of this machine, and of no extra."""
+    marker = requirement.partition(";")[2].strip()
+    if not marker or "extra" in marker:
+        return not marker
+    try:
+        from packaging.markers import Marker
+    except ImportError:
+        try:
+            from pip._vendor.packaging.markers import Marker
+        except ImportError:
+            return False  # what it is needed for will say so
+    return Marker(marker).evaluate()
 
 
 def with_wheels(wheels: str, folder: Path) -> str:
@@ -53,59 +80,76 @@ def with_wheels(wheels: str, folder: Path) -> str:
     That is one line, "" where nothing is missing. What was installed is importable from then on, here and in
     processes started from here.
     """
-    if sys.version_info < (3, 11):
-        return f"this is Python {sys.version.split()[0]}, and 3.11 or newer is needed: PYTHON=python3.12"
-    if problem := _torch_problem():
+    if problem := _unfit():
         return problem
-    lacking = missing(NEEDED)
-    if wheels and (wanted := lacking + missing(OF_TESTS)):
-        _install(wanted, Path(wheels), folder)
-        sys.path.append(str(folder))
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [os.environ.get("PYTHONPATH", ""), str(folder)])
-        )
+    wanted = missing([*NEEDED, *OF_TESTS]) if wheels else []
+    _importable(folder)
+    while wanted and (there := [name for name in wanted if _has_wheel(Path(wheels), name)]):
+        if problem := _install(there, wheels, folder):
+            return problem
         importlib.invalidate_caches()
-        lacking = missing(NEEDED)
+        before, wanted = wanted, missing([*NEEDED, *OF_TESTS])
+        if wanted == before:
+            break
+    lacking = missing(NEEDED)
     if not lacking:
         return ""
-    where = f", and {wheels} has no wheel of them that fits" if wheels else ""
+    where = f", and {wheels} has no wheel of them" if wheels else ""
     return f"missing: {' '.join(lacking)}{where}. WHEELS=DIR takes them from a folder: --list-wheels"
 
 
-def _torch_problem() -> str:
-    if importlib.util.find_spec("torch") is None:
+def _unfit() -> str:
+    if sys.version_info[:2] < LEAST_PYTHON:
+        return f"this is Python {sys.version.split()[0]}, and 3.11 or newer is needed: PYTHON=FILE names it"
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
         return f"{sys.executable} has no torch: PYTHON=FILE names another Python"
-    from importlib.metadata import version
-
-    found = tuple(int(number) for number in version("torch").split("+")[0].split(".")[:2])
-    if found < TORCH:
-        return f"torch is {version('torch')}, and 2.6 or newer is needed"
+    if tuple(int(number) for number in re.findall(r"\d+", torch)[:2]) < LEAST_TORCH:
+        return f"torch is {torch}, and 2.6 or newer is needed"
     return ""
 
 
-def _install(packages: Sequence[str], wheels: Path, folder: Path) -> None:
-    """Install one package after the other: one whose wheel is not there holds up no other."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    for package in packages:
-        command = [*pip, "--find-links", str(wheels), "--no-deps", "--target", str(folder), package]
-        ended = subprocess.run(command, capture_output=True, text=True)
-        if ended.returncode:
-            print(f"{package}: {(ended.stderr.strip().splitlines() or ['pip failed'])[-1]}", file=sys.stderr)
+def _importable(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.path.append(str(folder))
+    paths = [os.environ.get("PYTHONPATH", ""), str(folder)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def _has_wheel(wheels: Path, name: str) -> bool:
+    return any(plain(path.name.split("-")[0]) == name for path in wheels.glob("*.whl"))
+
+
+def _install(packages: Sequence[str], wheels: str, folder: Path) -> str:
+    """Install some packages, and return "", or why that failed in one line."""
+    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *options,
+        "--find-links",
+        wheels,
+        "--target",
+        str(folder),
+    ]
+    ended = subprocess.run([*command, *packages], capture_output=True, text=True)
+    lines = [line for line in ended.stderr.splitlines() if "ERROR" in line] or ["pip failed"]
+    return f"the wheels of {wheels} do not fit: {lines[0]}" if ended.returncode else ""
 
 
 def listing() -> str:
     """Return what a folder of wheels has to hold, and how it is made where there is a network."""
-    names = " ".join(package for package in [*NEEDED.values(), *OF_TESTS.values()] if package not in AT_HAND)
+    names = " ".join(sorted(name for name in {*map(plain, NEEDED), *OF_TESTS, *NEXT} if name not in AT_HAND))
+    download = "pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels"
     return f"""\
-A machine with torch and torchvision needs of these what it has not:
+Beside torch and torchvision the check needs these, as far as the machine has not got them (22 MB in all):
   {names}
-Where there is a network, with the other machine's Python (python3 --version):
-  pip download --no-deps --only-binary=:all: --python-version 3.12 --dest WHEELS {names}
+Where there is a network, with the version of the other machine's Python (python3 --version):
+  {download} {names}
+Where torchvision is missing, the release that was made for its torch (2.6: 0.21, 2.7: 0.22, 2.8: 0.23):
+  {download} torchvision==0.21.0
 Then there, without a network:
-  WHEELS=WHEELS bash scripts/gpu_check.sh
-Where torchvision is missing too, the release that was made for its torch (2.6: 0.21, 2.7: 0.22, ...):
-  pip download --no-deps --only-binary=:all: --python-version 3.12 --dest WHEELS torchvision==0.21.0"""
-
-
-# What every machine with torch has, or has to have a particular release of.
-AT_HAND = ("numpy", "torchvision", "filelock", "fsspec")
+  WHEELS=wheels bash scripts/gpu_check.sh"""
