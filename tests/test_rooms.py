@@ -76,7 +76,7 @@ DOORS = {
     "faiss": {"cache/store/neighbours.py"},
     "fsspec": {"cache/sources/remote_files.py"},
     "aiohttp": {"cache/sources/remote_files.py"},
-    "click": {"cli.py", "distill/commands/"},
+    "click": {"cli.py", "distill/commands/", "scripts/reference/commands.py"},
     "torchvision": {"cache/runtime/torchvision_compat.py"},
     "openai": {"cache/prepare/describe.py"},
     "transformers": {"cache/prepare/captioner.py", "cache/runtime/hub_models.py"},

@@ -9,6 +9,7 @@ Its files::
     signals                   Ctrl-C and SIGTERM as exceptions
     progress                  a bar on a terminal, lines in a log
     devices, transfer         where to compute; copies to and from it
+    gpus                      what a CUDA device is: its peak, its driver, what goes with it
     machine_limits            what one command may ask of a machine
     torchrun, distributed     processes side by side: their environment; how they wait for each other
     ray_pool                  tasks on a Ray cluster; the only importer of ray
