@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError, printable, some_of
 from distill.commands.options import (
     EXISTING_FOLDER,
@@ -26,7 +27,6 @@ from distill.commands.tables import (
     print_json,
     print_left_out,
     print_zero_shot,
-    size,
     table,
     working,
 )
@@ -67,7 +67,7 @@ def info(cache: Path, as_json: bool) -> None:
     table("splits", names, splits)
     print_left_out(there.left_out)
     columns = [
-        [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), size(c.bytes), _words(c.settings)]
+        [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), in_bytes(c.bytes), _words(c.settings)]
         for c in there.columns
     ]
     table("columns", ["column", "groups", "rows", "size", "settings"], columns)
@@ -202,7 +202,9 @@ def repair(cache: Path, compact: bool, as_json: bool) -> None:
             f"{'; then '.join(done.commands)}",
         )
     if joined and not as_json:
-        click.echo(f"{joined.before:,} row groups are {joined.after:,} now, {size(joined.bytes)} are free.")
+        click.echo(
+            f"{joined.before:,} row groups are {joined.after:,} now, {in_bytes(joined.bytes)} are free."
+        )
     if not as_json:
         click.echo(f"{cache} is sound.")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from cache.runtime.torchrun import speaks
 
 if TYPE_CHECKING:
     from cache.build.summary import BuildSummary
@@ -55,6 +56,25 @@ def working(what: str, unit: str = "images") -> AbstractContextManager[Any]:
     return closing(progress_for(what, unit))
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say on a terminal that the command has begun, until what it imports is there; a log needs no such line.
+
+    Torch and what stands on it take seconds to import.
+    """
+    if not sys.stderr.isatty() or not speaks():
+        yield
+        return
+    line = f"{click.get_current_context().command_path}: loading ..."
+    sys.stderr.write(line)
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write(f"\r{' ' * len(line)}\r")
+        sys.stderr.flush()
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON that a person can read."""
     click.echo(json.dumps(value, indent=2))
@@ -76,12 +96,6 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in the unit that fits it."""
-    unit, digits = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
-    return f"{count / unit:,.1f} {digits}"
 
 
 def mean(row: Mapping[str, Any], name: str, *, cosine: bool = False) -> str:
