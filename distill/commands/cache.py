@@ -22,6 +22,7 @@ from distill.commands.options import (
 )
 from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import (
+    loading,
     number,
     print_duplicates,
     print_json,
@@ -250,13 +251,16 @@ def import_(out: Path, **given: Any) -> None:
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
       distill cache import --out artifacts/web --images clip-retrieval-folder --data pool='shards/*.tar'
     """
-    from cache.build.judgements import Judgements
-    from cache.build.text_banks import sources_of
-    from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
     from cache.sources.clip_retrieval import TEXTS, is_clip_retrieval
     from cache.store.left_out import accounts_of
+    from cache.store.manifest import check_is_cache_or_empty
 
+    check_is_cache_or_empty(out)
+    with loading():
+        from cache.build.judgements import Judgements
+        from cache.build.text_banks import sources_of
+        from cache.maintain.import_files import ImportOptions, import_files
     with working("cache import", "rows") as progress:
         options = ImportOptions(sources=source_options_of(given), **given)
         manifest = import_files(out, options, progress=progress)
@@ -286,10 +290,12 @@ def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
 
     Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
     """
-    from cache.maintain.convert import convert_cache
     from cache.reader import EmbeddingCache
 
-    folder = _pictures_of(EmbeddingCache.open(cache), data) if data or format == "webdataset" else None
+    opened = EmbeddingCache.open(cache)
+    with loading():
+        from cache.maintain.convert import convert_cache
+    folder = _pictures_of(opened, data) if data or format == "webdataset" else None
     with working("cache convert", "rows") as progress:
         manifest = convert_cache(cache, out, format=format, folder=folder, progress=progress)
     click.echo(

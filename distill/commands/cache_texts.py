@@ -17,7 +17,7 @@ from distill.commands.options import (
     given_options,
     option,
 )
-from distill.commands.tables import print_zero_shot
+from distill.commands.tables import loading, print_zero_shot
 
 
 @click.command("add-texts")
@@ -73,13 +73,13 @@ def add_texts(
       distill cache add-texts artifacts/photos --bank coop --run runs/coop
       distill cache add-texts artifacts/photos --bank means --from-images
     """
-    from cache.build.zero_shot import doubts, zero_shot
     from cache.reader import EmbeddingCache
 
+    EmbeddingCache.open(cache)  # before torch is imported: there may be none
     remarks: list[str] = []
     if from_images is not None:
-        from cache.build.class_means import MeanOptions, add_class_means
-
+        with loading():
+            from cache.build.class_means import MeanOptions, add_class_means
         teacher = given["teacher"]
         kept = {name: given[name] for name in ("teacher", "replaces")}
         for option in given_options(ctx, "run", *(name for name in given if name not in kept)):
@@ -91,15 +91,17 @@ def add_texts(
     elif run is not None:
         for option in given_options(ctx, *(name for name in given if name != "replaces")):
             raise click.UsageError(f"{option} is of texts, and --run has learnt its own: leave one out.")
-        from distill.student.prompts import export_prompts
-
+        with loading():
+            from distill.student.prompts import export_prompts
         listed, teacher = export_prompts(run, cache, bank=bank, replaces=given["replaces"])
     else:
-        from cache.build.add_texts import TextOptions
-        from cache.build.add_texts import add_texts as add
-
+        with loading():
+            from cache.build.add_texts import TextOptions
+            from cache.build.add_texts import add_texts as add
         listed, remarks = add(cache, TextOptions(bank=bank, **given))
         teacher = given["teacher"]
+    from cache.build.zero_shot import doubts, zero_shot
+
     cut = f", {listed.truncated:,} longer than the teacher's context" if listed.truncated else ""
     click.echo(f"{cache / listed.file}: {listed.texts:,} texts{cut}; use them with: train --text {bank}")
     for line in remarks:

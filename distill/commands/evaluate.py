@@ -13,6 +13,7 @@ from cache.runtime.errors import printable
 from distill.commands.evaluate_on import on_options, print_on, refuse_beside_on, without_on
 from distill.commands.options import (
     EXISTING_FOLDER,
+    check_run,
     device_option,
     given_options,
     json_option,
@@ -22,6 +23,7 @@ from distill.commands.options import (
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     number,
     object_table,
     print_json,
@@ -75,9 +77,14 @@ def evaluate(
       distill evaluate artifacts/photos --teacher
       distill evaluate runs/first --on other-photos --template 'a photo of a {}'
     """
-    from distill.judge.calibration_of_run import judge_run
-    from distill.judge.evaluate import both_kinds
-    from distill.robotics.metrics import EpisodeResult
+    from cache.store.manifest import is_cache
+
+    if not teacher and not is_cache(folder):
+        check_run(folder, given["checkpoint"])
+    with loading():
+        from distill.judge.calibration_of_run import judge_run
+        from distill.judge.evaluate import both_kinds
+        from distill.robotics.metrics import EpisodeResult
 
     refuse_beside_on(ctx, given["on"], teacher=teacher, space=space)
     if given["on"]:

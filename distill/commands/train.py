@@ -30,6 +30,7 @@ from distill.commands.options import (
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     object_table,
     print_json,
     print_one_class,
@@ -154,12 +155,11 @@ def train(
       distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
+    from distill.record.run_files import check_out
     from distill.settings import with_settings
     from distill.student.own_code import with_code
     from distill.train.default_recipe import config_of, default_recipe, default_settings
     from distill.train.resumed_settings import begun_with, cache_of
-    from distill.train.run_folder import check_out
-    from distill.train.start import train as run
 
     out = _checked(out, plan=plan, resume_run=resume_run)
     if not plan:
@@ -185,6 +185,8 @@ def train(
     if begun is None:
         why = "" if recipe else ", ".join((", as none is named", *fitted))
         given["notes"] = [f"recipe {taken}{why}; start {config.student.start}"]
+    with loading():
+        from distill.train.start import train as run
     with working("training", UNITS[contents]) as progress:
         summary = run(config, out=out, progress=progress, **given)
     _print(summary, out, contents=contents, as_json=as_json)
@@ -230,7 +232,9 @@ def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:
 
 def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json: bool) -> None:
     from distill.commands.train_plan import print_plan
-    from distill.train.plan import plan
+
+    with loading():
+        from distill.train.plan import plan
 
     given.pop("wandb")
     with working("trying a few steps", unit) as progress:

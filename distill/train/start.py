@@ -21,7 +21,7 @@ from distill.data.teacher_texts import not_judged_note, settled, without_texts_n
 from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
-from distill.record.run_files import LAST
+from distill.record.run_files import LAST, check_out
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.student.build import made_of
@@ -29,7 +29,6 @@ from distill.student.first_weights import FirstWeights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
-from distill.train.run_folder import check_out
 from distill.train.session import Session, origin_of, session_of
 
 

@@ -51,7 +51,10 @@ def test_lines_have_time_between_them_and_the_last_is_the_end():
         for _ in range(1000):
             progress.advance(1)
 
-    assert [line.split()[1] for line in lines_of(many, patience=0, every=math.inf)] == ["1/1,000", "1,000/1,000"]
+    assert [line.split()[1] for line in lines_of(many, patience=0, every=math.inf)] == [
+        "1/1,000",
+        "1,000/1,000",
+    ]
 
 
 def test_of_an_unknown_total_the_rate_alone_is_told():
@@ -95,9 +98,8 @@ def test_a_terminal_gets_a_bar_a_log_lines_and_other_processes_nothing(monkeypat
 def test_a_terminal_sees_at_once_that_a_command_has_begun_and_the_line_goes_again(stream, monkeypatch):
     shown = stream()
     monkeypatch.setattr(sys, "stderr", shown)
-    with click.Context(click.Command("train"), info_name="distill train"):
-        with loading():
-            during = shown.getvalue()
+    with click.Context(click.Command("train"), info_name="distill train"), loading():
+        during = shown.getvalue()
     is_terminal = stream is Terminal
     assert during == ("distill train: loading ..." if is_terminal else "")
     assert not shown.getvalue().split("\r")[-1]
