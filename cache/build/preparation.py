@@ -131,7 +131,7 @@ def prepare(build: Build) -> Preparation:
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
     save_indexes(out, journal)
-    manifest = write_banks(manifest, out, build.teacher, build.banks)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, progress=build.progress)
     if lost:
         build.progress.note(f"files of {out} are gone or cut short: {lost:,} are made again")
     _say(build, compared, journal, began=bool(lost) or not before.complete, is_new=not rows)

@@ -113,7 +113,7 @@ def _prepare(build: Build, name: str) -> Manifest:
     note = build.progress.note
     if changed := changed_texts(manifest, out, build.banks, teacher=name):
         note(f"texts changed, and are embedded anew for {name}: {', '.join(changed)}")
-    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, progress=build.progress)
     journal = Journal.load(out)
     consolidate(out, journal)
     for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):

@@ -7,7 +7,7 @@ Its files::
     json_values               JSON that anybody may have written, as our frozen values
     locks                     one writer a folder
     signals                   Ctrl-C and SIGTERM as exceptions
-    progress                  a bar on a terminal, lines in a log
+    progress, amounts         a bar on a terminal, lines in a log; bytes, seconds and rates in words
     devices, transfer         where to compute; copies to and from it
     machine_limits            what one command may ask of a machine
     torchrun, distributed     processes side by side: their environment; how they wait for each other

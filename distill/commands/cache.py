@@ -135,7 +135,8 @@ def verify(cache: Path, as_json: bool) -> None:
     from cache.store.duplicates import duplicates_of
     from cache.store.journal import Journal
 
-    checks = verify_cache(cache)
+    with working("cache verify", "files") as progress:
+        checks = verify_cache(cache, progress=progress)
     bad = [check for check in checks if check.problem]
     if as_json:
         print_json([asdict(check) for check in checks])
@@ -188,7 +189,8 @@ def repair(cache: Path, compact: bool, as_json: bool) -> None:
     """
     from cache.maintain.repair import repair_cache
 
-    done = repair_cache(cache)
+    with working("cache repair", "files") as progress:
+        done = repair_cache(cache, progress=progress)
     joined = _compacted(cache) if compact and not done.commands else None
     if as_json:
         result = {"removed": [asdict(check) for check in done.removed], "commands": done.commands}

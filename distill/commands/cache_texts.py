@@ -13,11 +13,12 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     TEACHERS,
+    check_run,
     device_option,
     given_options,
     option,
 )
-from distill.commands.tables import loading, print_zero_shot
+from distill.commands.tables import loading, print_zero_shot, working
 
 
 @click.command("add-texts")
@@ -75,11 +76,10 @@ def add_texts(
     """
     from cache.reader import EmbeddingCache
 
-    EmbeddingCache.open(cache)  # before torch is imported: there may be none
     remarks: list[str] = []
     if from_images is not None:
-        with loading():
-            from cache.build.class_means import MeanOptions, add_class_means
+        from cache.build.class_means import MeanOptions, add_class_means
+
         teacher = given["teacher"]
         kept = {name: given[name] for name in ("teacher", "replaces")}
         for option in given_options(ctx, "run", *(name for name in given if name not in kept)):
@@ -91,14 +91,20 @@ def add_texts(
     elif run is not None:
         for option in given_options(ctx, *(name for name in given if name != "replaces")):
             raise click.UsageError(f"{option} is of texts, and --run has learnt its own: leave one out.")
+        EmbeddingCache.open(cache)
+        check_run(run)
         with loading():
             from distill.student.prompts import export_prompts
         listed, teacher = export_prompts(run, cache, bank=bank, replaces=given["replaces"])
     else:
+        from cache.build.text_options import TextOptions
+
+        texts = TextOptions(bank=bank, **given)
+        EmbeddingCache.open(cache)  # before torch is imported: there may be none
         with loading():
-            from cache.build.add_texts import TextOptions
             from cache.build.add_texts import add_texts as add
-        listed, remarks = add(cache, TextOptions(bank=bank, **given))
+        with working("cache add-texts", "texts") as progress:
+            listed, remarks = add(cache, texts, progress=progress)
         teacher = given["teacher"]
     from cache.build.zero_shot import doubts, zero_shot
 
