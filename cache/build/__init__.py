@@ -21,6 +21,6 @@ Its files::
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     without_texts             what of texts is not asked of a teacher of images alone
-    text_options, add_texts, class_means    what cache add-texts calls: texts embedded, or means of labelled images
+    text_options, add_texts, class_means    cache add-texts: texts embedded, or means of labelled images
     summary, judgements, zero_shot, near_duplicates    what was done, and what should be looked at
 """

@@ -13,6 +13,7 @@ Its files::
     torchrun, distributed     processes side by side: their environment; how they wait for each other
     ray_pool                  tasks on a Ray cluster; the only importer of ray
     loader_workers            worker processes that decode
+    downloads                 weights fetched from elsewhere, with size, rate and time left
     hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
     own_code                  code of one's own, which runs only where a command names it
     torchvision_compat        torchvision, also beside a torch that it was not compiled for
