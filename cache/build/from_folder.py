@@ -138,6 +138,7 @@ def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Pro
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
+    progress.start(None, "loading the teacher", "")
     teacher = options.load_for(out, options.teacher)
     asked = {
         "--text-file": options.text_files,

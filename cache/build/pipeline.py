@@ -40,7 +40,7 @@ def embed_here(build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
     """Embed this rank's share of a plan; each rank has a journal of its own."""
     ranks = build.ranks
     units = plan.units(ranks.world, batch_size=settings.batch_size)[ranks.rank :: ranks.world]
-    build.progress.start(sum(unit.rows for unit in units))
+    build.progress.start(sum(unit.rows for unit in units), "embedding", build.unit)
     return embed_units(
         settings,
         Writer(teacher=build.teacher, workers=build.options.workers or 0, name=writer_of_rank(ranks.rank)),

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TextIO, TypeVar
+from typing import ClassVar, Protocol, TextIO, TypeVar
 
 import rich.progress
 from rich.console import Console
@@ -53,7 +53,9 @@ class Silent:
 
 
 class BarProgress:
-    """A rich bar on standard error."""
+    """A rich bar on standard error; one that begins while another is shown takes its place."""
+
+    _shown: ClassVar[BarProgress | None] = None
 
     def __init__(self, what: str, unit: str = "images") -> None:
         self._unit = unit
@@ -76,6 +78,9 @@ class BarProgress:
             self._bar.update(self._task, description=what)
         self._bar.reset(self._task, total=total, start=total != 0, rate="", count="")
         if total != 0:
+            if BarProgress._shown not in (None, self):
+                BarProgress._shown.close()
+            BarProgress._shown = self
             self._bar.start()
 
     def advance(self, images: int) -> None:
@@ -91,6 +96,8 @@ class BarProgress:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
+        if BarProgress._shown is self:
+            BarProgress._shown = None
         self._bar.stop()
 
 
