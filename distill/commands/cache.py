@@ -23,12 +23,10 @@ from distill.commands.options import (
 from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import (
     loading,
-    number,
     print_duplicates,
     print_json,
     print_left_out,
     print_zero_shot,
-    table,
     working,
 )
 
@@ -38,86 +36,6 @@ if TYPE_CHECKING:
     from cache.reader import EmbeddingCache
     from cache.sources.samples import DataFolder
     from cache.store.manifest import Manifest
-    from cache.store.spec import TeacherSpec
-
-
-@click.command()
-@click.argument("cache", type=EXISTING_FOLDER)
-@json_option("Print it as JSON.")
-def info(cache: Path, as_json: bool) -> None:
-    """Say what is in CACHE.
-
-    Its manifest and its journal are read, and no row.
-
-    Example: distill cache info artifacts/photos
-    """
-    from cache.maintain.info import describe_cache
-
-    there = describe_cache(cache)
-    if as_json:
-        plain = asdict(there)
-        plain["left_out"] = {split: account.as_table() for split, account in there.left_out.items()}
-        print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
-        return
-    table(f"cache {cache}", ["", ""], _about(there.manifest, there.problem))
-    names = ["split", "rows", "classes", "groups", "removed", "skipped", "own captions"]
-    splits = [
-        [s.split, *map(number, (s.rows, s.classes, s.groups, s.removed, s.skipped, s.own_captions))]
-        for s in there.splits
-    ]
-    table("splits", names, splits)
-    print_left_out(there.left_out)
-    columns = [
-        [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), in_bytes(c.bytes), _words(c.settings)]
-        for c in there.columns
-    ]
-    table("columns", ["column", "groups", "rows", "size", "settings"], columns)
-    for teacher, own in there.manifest.every_teacher.items():
-        banks = [
-            [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
-            for name, bank in own.banks.items()
-        ]
-        title = "text banks" if teacher == "main" else f"text banks of {teacher}"
-        if not banks:
-            click.echo(f"{title}: none")
-            continue
-        table(title, ["bank", "texts", "truncated", "template", "source"], banks)
-    made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
-    click.echo(
-        printable(f"writers: {', '.join(w.writer for w in there.writers) or 'none'}; {'; '.join(made)}")
-    )
-    if there.manifest.teachers:
-        click.echo(f"other teachers: {', '.join(there.manifest.teachers)}")
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value!s:.24}" for name, value in settings.items())
-
-
-def _about(manifest: Manifest, problem: str) -> list[list[str]]:
-    from cache.runtime.own_code import own_code_in
-
-    teacher = manifest.spec.teacher
-    again = problem or f"run the same '{manifest.command}' again"
-    return [
-        ["fingerprint", manifest.spec.fingerprint()],
-        ["complete", "yes" if manifest.complete else f"no: {again}"],
-        ["teacher", f"{teacher.model} ({teacher.pretrained})"],
-        *([["code", f"sha256 {teacher.architecture[:16]}..."]] if own_code_in(teacher.model) else []),
-        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
-        ["preprocessing", _prepared(teacher)],
-        ["computed in", teacher.precision],
-        ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
-        ["embed_dim", str(manifest.embed_dim)],
-        ["text tower", "kept" if manifest.text_tower else "not kept"],
-    ]
-
-
-def _prepared(teacher: TeacherSpec) -> str:
-    if not teacher.image_size:
-        return teacher.preprocessing
-    height, width = teacher.image_size
-    return f"{teacher.preprocessing}, {height if height == width else f'{height} x {width}'} px"
 
 
 @click.command()
