@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import printable
 from cache.runtime.torchrun import speaks
 
@@ -211,13 +212,13 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
             }
         )
         return
-    called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
+    whose = "" if summary.teacher == "main" else f" of the teacher {summary.teacher}"
     rows = {
-        "rows": f"{summary.rows:,} ({_changes(summary)})",
+        f"rows{whose}": f"{summary.rows:,} ({_changes(summary)})",
         **({"of splits": _of_splits(summary)} if len(summary.rows_of_splits) > 1 else {}),
-        "size": f"{summary.bytes / 1e6:,.1f} MB",
-        "rate": f"{summary.images_per_s:,.1f} {unit}/s",
-        **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
+        "size": in_bytes(summary.bytes),
+        **_speed(summary, unit),
+        "all": f"{summary.total_seconds:,.1f} s",
     }
     for name, count in summary.truncated.items():
         rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
@@ -230,6 +231,25 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
         click.echo(printable(f"skipped {key}: {image.reason}"))
     print_left_out(summary.left_out)
     print_duplicates(summary.duplicates)
+
+
+def _speed(summary: BuildSummary, unit: str) -> dict[str, str]:
+    """Return how fast rows were made, and what was added beside them; nothing of what was not."""
+    called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
+    told = {}
+    if summary.new_rows:
+        told["rate"] = f"{summary.images_per_s:,.1f} {unit}/s"
+        parts = asdict(summary.seconds)
+        # Of columns nobody measures where the time goes.
+        told |= {
+            called.get(name, name): f"{value:,.1f} s" for name, value in parts.items() if any(parts.values())
+        }
+    for name, count in summary.added_columns.items():
+        told[f"added {name}"] = f"{count:,} rows"
+    if added := sum(summary.added_columns.values()):
+        seconds = summary.columns_seconds
+        told["added in"] = f"{seconds:,.1f} s, {added / max(seconds, 1e-9):,.1f} rows/s"
+    return told
 
 
 def print_left_out(left_out: Mapping[str, Account]) -> None:
