@@ -32,6 +32,7 @@ from distill.commands.tables import (
     space_table,
     table,
     warn,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -102,9 +103,12 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    told: tuple[dict[str, Any], Calibration | None] = (
-        (_teacher_results(folder, given), None) if teacher else judge_run(folder, note=warn, **given)
-    )
+    told: tuple[dict[str, Any], Calibration | None]
+    if teacher:
+        told = _teacher_results(folder, given), None
+    else:
+        with working("evaluate") as progress:
+            told = judge_run(folder, note=warn, progress=progress, **given)
     results, calibration = told
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else f"{folder}{_how(given)}"
@@ -204,7 +208,8 @@ def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    space = space_of_run(run, note=warn, **given)
+    with working("evaluate") as progress:
+        space = space_of_run(run, note=warn, progress=progress, **given)
     if as_json:
         print_json(space)
         return

@@ -59,7 +59,10 @@ def split(source: Path, as_json: bool, **given: Any) -> None:
     """
     from cache.prepare.split import split_images
 
-    summary = split_images(source, **_of_one_way(given))
+    way = _of_one_way(given)
+    with working("listing the images") as progress:
+        progress.start(None)
+        summary = split_images(source, **way)
     if as_json:
         print_json({**asdict(summary), "out": str(summary.out)})
         return

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
+from cache.runtime.progress import Progress, Silent
 from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
 from distill.report import calibration, charts, costs, curves, effects, pictures, tables
@@ -30,7 +31,9 @@ from distill.report.statistics import LEVEL
 from distill.report.tasks import Part, parts_of
 
 
-def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
+def report(
+    runs: Path, out: Path, *, baseline: str | None = None, progress: Progress | None = None
+) -> list[Path]:
     """Write a report of a run, or of a folder of runs, to ``out``; return the files written.
 
     Beside the HTML file are the main tables with the ending .md and one line a run with the ending .csv. The
@@ -44,7 +47,9 @@ def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
     """
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
-    collected = collect(runs)
+    progress = progress or Silent()
+    collected = collect(runs, progress=progress)
+    progress.start(None, "writing the page", "")
     environment = _environment()
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))
     context = {
