@@ -19,7 +19,7 @@ from pathlib import Path
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "h5py", "numpy", "pillow", "webdataset")
-EXTRAS = ("ray", "wandb", "openai", "transformers", "onnxruntime", "fastapi")
+EXTRAS = ("ray", "wandb", "mlflow", "openai", "transformers", "onnxruntime", "fastapi")
 CODECS = ("jpg", "zlib", "webp")
 LEAST_FREE, LEAST_SHARED, LEAST_HANDLES = 5e9, 1e9, 1024
 WRITTEN = 64 * 2**20

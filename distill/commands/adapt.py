@@ -12,6 +12,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    WEIGHTS,
     code_option,
     device_option,
     json_option,
@@ -57,7 +58,7 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     "The teacher, which reads texts: open_clip name, local-dir:FOLDER, hf-hub:ORG/REPO or FILE.py:NAME.",
     default=TEACHER,
 )
-@option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
+@option("--pretrained TAG|FILE", WEIGHTS, default="openai")
 @option(
     "--cache",
     "A finished cache in place of --names and teacher; SOURCE where its photos moved.",

@@ -15,6 +15,7 @@ from cache.runtime.errors import UserError, printable, some_of
 from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
+    WEIGHTS,
     json_option,
     option,
     rows_options,
@@ -158,7 +159,7 @@ def _compacted(cache: Path) -> Compaction:
     show_default=False,
 )
 @option("--model", "The teacher's name.", default="imported")
-@option("--pretrained", "Its weights, as for cache-features, to embed DATA's class texts.")
+@option("--pretrained TAG|FILE", f"{WEIGHTS[:-1]}, to embed DATA's class texts.")
 @rows_options
 @shared_classes_option
 def import_(out: Path, **given: Any) -> None:

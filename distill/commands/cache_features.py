@@ -19,6 +19,7 @@ from distill.commands.options import (
     refuse_given,
     shared_classes_option,
     teacher_options,
+    template_option,
     wants_weights,
 )
 from distill.commands.source_options import source_options, source_options_of
@@ -45,11 +46,7 @@ DETAILS = {
     FILE,
 )
 @option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl beside them is found.", FILE)
-@option(
-    "--template TEXT templates",
-    "A text bank 'templates', e.g. 'a sketch of {}', or openai_imagenet's 80. Repeatable: averaged.",
-    multiple=True,
-)
+@template_option("; the text bank 'templates'.")
 @option(
     "--text-file text_files",
     "A text bank called as its file: one text a line, or .json {class: [sentence, ...]}. Repeatable.",

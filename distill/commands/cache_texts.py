@@ -13,10 +13,12 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     TEACHERS,
+    WEIGHTS,
     check_run,
     device_option,
     given_options,
     option,
+    template_option,
 )
 from distill.commands.tables import loading, print_zero_shot, working
 
@@ -29,11 +31,7 @@ from distill.commands.tables import loading, print_zero_shot, working
     "FOLDER<TAB>TEXT a line, texts alone in label2text's order, or .json {class: [sentence, ...]}.",
     FILE,
 )
-@option(
-    "--template TEXT templates",
-    "Put class names in it, or the file's texts: 'a sketch of {}'; or openai_imagenet. Repeatable: averaged.",
-    multiple=True,
-)
+@template_option(". With --text-file the file's texts go in.")
 @option("--label2text", "Class names  [default: those that the cache was made with]", FILE)
 @option("--run", "In place of texts, the prompts that this run learnt.", EXISTING_FOLDER)
 @option(
@@ -48,7 +46,7 @@ from distill.commands.tables import loading, print_zero_shot, working
 )
 @option("--teacher", "Whose texts they are: an added teacher's name.", default="main")
 @option("--model", f"{TEACHERS[:-1]}; where the cache keeps no text tower.")
-@option("--pretrained", "Its weights.")
+@option("--pretrained TAG|FILE", WEIGHTS)
 @option("--replace replaces", "Let them take the place of a bank of that name and other texts.", bool)
 @device_option
 @click.pass_context

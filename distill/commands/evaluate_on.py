@@ -17,6 +17,7 @@ from distill.commands.options import (
     option,
     options,
     refuse_given,
+    template_option,
 )
 from distill.commands.source_options import LABEL_OPTIONS, label_options, label_options_of
 from distill.commands.tables import SKIPPED, percent, print_json, print_left_out, table, warn, working
@@ -35,21 +36,19 @@ on_options = options(
         multiple=True,
     ),
     option("--names names_file", "--on: the classes that compete, one a line  [default: the images']", FILE),
-    option(
-        "--template TEXT templates",
-        "--on: class names in this, as 'a sketch of {}'. Repeatable: averaged  [default: the bank's]",
-        multiple=True,
-    ),
+    template_option("; of --on  [default: the bank's]"),
     label2text_option,
     model_teacher_options,
     label_options,
 )
 
 
-def refuse_beside_on(ctx: click.Context, on: tuple[str, ...], *, teacher: bool, space: bool) -> None:
+def refuse_beside_on(ctx: click.Context, on: tuple[str, ...], *, of_cache: bool, space: bool) -> None:
     """Refuse options that say nothing to ``--on``, or nothing without it."""
-    if on and (teacher or space):
-        raise click.UsageError("--on judges a run's student: leave out --teacher and --space.")
+    if on and of_cache:
+        raise click.UsageError("--on judges a run's student: give a run, and leave --teacher out.")
+    if on and space:
+        raise click.UsageError("--on judges by the images' labels: leave out --space.")
     if on and given_options(ctx, "data_dir", "negative_text"):
         raise click.UsageError("--on says which images: leave out --data and --negative-text.")
     if not on:

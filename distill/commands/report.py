@@ -37,7 +37,13 @@ def report(runs: Path, out: Path, baseline: str | None) -> None:
 
     with working("report", "runs") as progress:
         written = write_report(runs, out, baseline=baseline, progress=progress)
-    click.echo(f"wrote {', '.join(map(str, written))}")
+    for answer in written.answers:
+        click.echo(_whole_words(answer))
+    if written.left_out:
+        count = f"{len(written.left_out)} runs are" if len(written.left_out) > 1 else "1 run is"
+        some = "; ".join(f"{name} {reason}" for name, reason in written.left_out[:3])
+        click.echo(printable(f"{count} left out: {some}{'; ...' if len(written.left_out) > 3 else ''}"))
+    click.echo(f"wrote {', '.join(map(str, written.files))}")
 
 
 @click.command()

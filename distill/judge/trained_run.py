@@ -97,7 +97,7 @@ def space_of_run(
     """
     trained = open_trained(run, **opening)
     if not trained.heads:
-        raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
+        raise UserError(f"{run} is a closed-set student", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images()
     for split in trained.judged(splits):
@@ -276,7 +276,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     folder, note = _folder(opening, state, cache, config), opening.get("note", _untold)
     for line in folder.notes if opening.get("data_dir") else ():  # a run keeps its own sources
         note(line)
-    if config.train.baseline and list(folder.class_names) != state["all_classes"]:
+    if config.train.closed_set and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
             fix="give the run's own data folder with --data.",
@@ -291,7 +291,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         )
     identity, identities = identity_in(state, run), identities_of(cache, folder)
     # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
-    differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
+    differences = [] if config.train.closed_set else identities.tools(config).tool_differences(identity)
     refuse_other_data(
         differences,
         where=run,

@@ -16,6 +16,8 @@ CONFIG, SUMMARY = "config.toml", "summary.json"
 METRICS, CSV, CURVES = "metrics.jsonl", "metrics.csv", "curves.png"
 OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
 FEWSHOT, FEWSHOT_PLOT = "fewshot.json", "fewshot.png"
+# Beside the runs of a sweep: what it planned.
+SWEEP = "sweep.json"
 
 
 def checkpoint_file(run: Path, checkpoint: str) -> Path:

@@ -19,9 +19,8 @@ from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
 from distill.judge.calibration import Calibration
 from distill.judge.outputs import RunOutputs, load_outputs
-from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
+from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY, SWEEP
 from distill.settings import flat
-from distill.sweep.plan import SWEEP
 
 DEPTH = 2
 TEACHER = "teacher_metrics"
@@ -106,6 +105,12 @@ class Collected:
     unreadable: tuple[tuple[str, str], ...]
     other_data: dict[bool, tuple[str, ...]]
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """The runs that no number is of: (name, what they are)."""
+        unfinished = ((run.name, f"is unfinished: {run.epochs} epochs") for run in self.unfinished)
+        return (*unfinished, *((name, f"was skipped: {reason}") for name, reason in self.unreadable))
+
 
 def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
     """Read a run's folder, or every run one or two levels below a folder.
@@ -115,7 +120,7 @@ def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
     Raises
     ------
     UserError
-        If there is no run.
+        If there is no run, or none that can be read.
     """
     paths = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
     if not paths:
@@ -132,6 +137,12 @@ def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
+    if not runs:
+        name, reason = unreadable[0]
+        raise UserError(
+            f"{folder}: none of its {len(unreadable)} runs can be read; {name}: {reason}",
+            fix="train them anew, or give a folder of runs that this version wrote.",
+        )
     finished, other_data = [], {}
     for episodes in (False, True):  # which never have data in common
         named, lines = _with_data([run for run in runs if run.finished and run.episodes == episodes])

@@ -14,7 +14,6 @@ from distill.spread import spread
 # What the log may say of the optimiser, and how that is called.
 OPTIMISER = {
     "lr": "learning rate",
-    "gradient_norm": "norm of the gradient",
     "grad_norm": "norm of the gradient",
 }
 # Students that take less of the axis than this are drawn once more without chance and teacher.

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 # What changes no number of a run beyond rounding: where and how fast it is computed, how often it is saved
-# and judged. train.precision is compared as what it is on the device, data.views as those that are replayed.
+# and judged. train.precision is compared as what it is on the device, data.replay_views as those that are
+# replayed.
 FREE = {
-    *(f"data.{name}" for name in ("workers", "memory_mb", "device_images", "views")),
+    *(f"data.{name}" for name in ("workers", "memory_mb", "device_images", "replay_views")),
     *(f"train.{name}" for name in ("device", "precision", "checkpoint_steps", "eval_batch_size")),
     *(f"eval.{name}" for name in ("every", "space_images", "choose")),
 }

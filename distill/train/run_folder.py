@@ -12,6 +12,8 @@ from cache.runtime.distributed import current_ranks
 from cache.runtime.locks import only_writer
 from distill.config import RunConfig
 from distill.judge.outputs import RunOutputs, save_logits, save_outputs
+from distill.record.board import Board
+from distill.record.boards import Boards
 from distill.record.run_files import (
     BEST,
     CONFIG,
@@ -25,8 +27,7 @@ from distill.record.run_files import (
     SUMMARY,
     checkpoint_file,
 )
-from distill.record.run_log import Board, TensorBoard, draw_curves, write_csv, write_metrics
-from distill.record.wandb_board import WandbRun
+from distill.record.run_log import draw_curves, write_csv, write_metrics
 from distill.settings import to_toml
 from distill.train.session import Position, Session, save_checkpoint
 
@@ -55,16 +56,14 @@ class RunFolder:
             self._open.enter_context(only_writer(out))
             remove_temporaries(out)
 
-    def begin(self, config: RunConfig, position: Position, *, wandb: str) -> None:
-        """Write the config and the history so far; ``wandb`` names a project to write to as well."""
+    def begin(self, config: RunConfig, position: Position, boards: Boards) -> None:
+        """Write the config and the history so far, and begin with TensorBoard and ``boards``."""
         if not self.writes:
             return
         with replacing(self.path / CONFIG) as temporary:
             temporary.write_text(to_toml(config), encoding="utf-8")
         self._write_history(position)
-        self._boards.append(TensorBoard(self.path, first_epoch=position.epoch))
-        if wandb:
-            self._boards.append(WandbRun(wandb, self.path, config))
+        self._boards = boards.open(self.path, config, first_epoch=position.epoch)
 
     def save(self, session: Session, position: Position) -> None:
         """Write the state."""

@@ -201,7 +201,7 @@ def test_a_source_or_options_that_cannot_be_are_refused_in_one_line(made, other)
         (["--on", other, "--template", "no place"], "has no single {}"),
         (["--on", other, "--text", "labels", "--template", "a {}"], "--text takes a bank's own texts"),
         (["--on", other, "--pretrained", "openai"], "--pretrained is of --teacher-model"),
-        (["--on", other, "--space"], "leave out --teacher and --space"),
+        (["--on", other, "--space"], "leave out --space"),
     ):
         refused = judge(made, *words)
         assert (refused.exit_code, problem in refused.stderr) == (2, True), refused.output

@@ -18,6 +18,7 @@ from helpers.runs import BASE, SMALL, StopAt, numbers, stage_2
 import cli
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
+from distill.record.boards import Boards
 from distill.settings import with_settings
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
@@ -173,7 +174,7 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(cached, photos, tmp_path, offline):
     out = tmp_path / "run"
-    where = {"cache_dir": cached.path, "data_dir": photos, "out": out, "wandb": "students"}
+    where = {"cache_dir": cached.path, "data_dir": photos, "out": out, "boards": Boards(wandb="students")}
     with pytest.raises(Stopped):
         run(config(), **where, progress=StopAt(30))
     run(config(), **where, resume_run=True)
@@ -210,7 +211,7 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
     path = tmp_path / "mine.toml"
     path.write_text(BASE + "[grid]\nloss.mse = [0]\n")
     (planned,) = load_sweep(str(path)).runs
-    place = Place(cache=tmp_path, data=tmp_path, out=tmp_path / "runs", wandb=project)
+    place = Place(cache=tmp_path, data=tmp_path, out=tmp_path / "runs", boards=Boards(wandb=project))
     words = train_command(planned, place)
     assert words[words.index("--wandb") + 1 :][:1] == [project] if project else "--wandb" not in words
 
@@ -218,7 +219,13 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
 def test_a_mode_that_wandb_does_not_know_is_one_line(cached, photos, tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(UserError, match="ofline") as caught:
-        run(config(), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run", wandb="students")
+        run(
+            config(),
+            cache_dir=cached.path,
+            data_dir=photos,
+            out=tmp_path / "run",
+            boards=Boards(wandb="students"),
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -231,7 +238,13 @@ def test_a_run_that_is_not_told_to_leaves_wandb_alone(cached, photos, tmp_path, 
 def test_without_the_package_nothing_is_begun(cached, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r'pip install "\.\[wandb\]"'):
-        run(config(), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run", wandb="students")
+        run(
+            config(),
+            cache_dir=cached.path,
+            data_dir=photos,
+            out=tmp_path / "run",
+            boards=Boards(wandb="students"),
+        )
     assert not (tmp_path / "run").exists()
 
 

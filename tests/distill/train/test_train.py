@@ -242,7 +242,7 @@ def test_best_is_chosen_on_id_val_alone(train, tmp_path):
 
 
 def test_the_closed_set_baseline_needs_no_teacher_and_is_judged_within_the_split(train, tmp_path):
-    summary = train("run", "train.baseline=true")
+    summary = train("run", "train.closed_set=true")
     assert set(lines(tmp_path / "run")[0]) >= {"loss_cls", "loss_total"}
     assert summary["student_parameters"] > 0
     judged = evaluate_run(tmp_path / "run", device="cpu")
