@@ -38,7 +38,9 @@ def pattern_of(message: str) -> re.Pattern[str]:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_that_is_quoted_is_one_of_the_codes(message):
     pattern = pattern_of(message)
-    assert any(map(pattern.search, texts_of_the_code())), "the code says this no more: mend docs/help/messages.md"
+    assert any(map(pattern.search, texts_of_the_code())), (
+        "the code says this no more: mend docs/help/messages.md"
+    )
 
 
 def test_the_page_quotes_messages_once():
