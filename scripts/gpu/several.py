@@ -16,7 +16,7 @@ import torch
 from benchmarks.turns import Row, command_failed
 from cache import EmbeddingCache
 from distill.demo.scenes import draw_dataset
-from gpu.work import DEMO_TEACHER, Work, goal
+from gpu.work import DEMO_TEACHER, Work
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
@@ -29,8 +29,8 @@ def two_processes(work: Work) -> None:
     if work.on_gpu and torch.cuda.device_count() < 2:
         work.keep([{"skipped": True, "said": "one GPU is here, and two processes by NCCL want one each"}])
         return
-    root, size = work.folder("several"), 4 if work.small else 100
-    draw_dataset(root / "data", train_per_class=size, id_test_per_class=2, ood_test_per_class=2)
+    root, size = work.folder("several"), 1 if work.small else 100
+    draw_dataset(root / "data", train_per_class=size, id_test_per_class=1, ood_test_per_class=1)
     rows: list[Row] = [_stage_1(work, root)]
     work.keep(rows)
     work.keep([*rows, *_training(work, root)])
@@ -75,7 +75,7 @@ def _training(work: Work, root: Path) -> list[Row]:
             "images/s": two["images_per_s"],
             "time ratio": one["images_per_s"] / two["images_per_s"],
             "said": f"losses after two epochs {apart:.1e} apart; {_joined(work)}",
-            **goal(apart, most=MOST_APART, of=" apart"),
+            **work.goal(apart, most=MOST_APART, of=" apart"),
         },
     ]
 
