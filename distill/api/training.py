@@ -16,7 +16,7 @@ from distill.headline import headline, headline_splits
 from distill.record.boards import Boards
 from distill.train.chosen_run import ChosenRun, chosen_run
 from distill.train.resumed_settings import cache_of
-from distill.train.run_folder import check_out
+from distill.record.run_files import check_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from distill.commands.options import COUNT, FOLDER, device_option, json_option, option, seed_option
-from distill.commands.tables import percent, print_json, table
+from distill.commands.tables import loading, percent, print_json, table
 
 
 @click.command()
@@ -23,7 +23,8 @@ def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
 
     Example: distill demo
     """
-    from distill.demo.run import run_demo
+    with loading():
+        from distill.demo.run import run_demo
 
     results = run_demo(
         out, epochs=epochs, seed=seed, device=device, say=lambda text: click.echo(text, err=True)
