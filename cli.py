@@ -25,6 +25,7 @@ if sys.platform == "darwin":
 import click
 
 from cache.runtime.errors import UserError, nearest_names, other_word, printable
+from cache.runtime.numbers_alone import for_this_process
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
@@ -121,9 +122,7 @@ class Program(Commands):
         # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
         # be called queue.py or cache.py, is imported in place of what is meant.
         os.environ["PYTHONSAFEPATH"] = "1"
-        # Whatever a library says to torch.load itself, and whatever its version: numbers alone are loaded.
-        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        for_this_process()
         return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:

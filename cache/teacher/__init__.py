@@ -19,6 +19,7 @@ Its files::
     state_files               any file of weights -> tensors, and nothing else that it may hold
     model_files               the files of a folder or repository, and whose config lies there
     any_shape                 what it does to pictures, thin ones too
+    eight_bit                 the same in two halves: pixels, and the numbers that a GPU makes of them
     image_towers              in which numbers and layout they compute; their patches
     tokenizers                what texts are cut into tokens by, and the digest that names it
     text_tower                the tower that a cache keeps, for prompt learning
