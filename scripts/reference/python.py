@@ -8,9 +8,9 @@ import distill
 
 INTRODUCTION = """# Python
 
-Typed, and the same functions that the commands call: what an option is called there it is called here. They
-are quiet (`progress=True` writes lines), and what is wrong is a `distill.UserError`: one line, with what to do.
-[How they are used](../how-to/python.md). `import distill` imports no torch.
+Typed, and the same functions that the commands call: what an option is called there it is called here.
+They are quiet (`progress=True` writes lines), and what is wrong is a `distill.UserError`: one line, with
+what to do. [How they are used](../how-to/python.md). `import distill` imports no torch.
 """
 # What is asked for beside the public names.
 MORE = {
