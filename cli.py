@@ -24,7 +24,8 @@ if sys.platform == "darwin":
 
 import click
 
-from cache.runtime.errors import UserError, nearest_names, printable
+from cache.runtime.errors import UserError, nearest_names, other_word, printable
+from cache.runtime.numbers_alone import for_this_process
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
@@ -39,7 +40,7 @@ Table = Mapping[str, tuple[Any, str]]
 one line that a terminal of 80 columns does not cut."""
 
 CACHE: Table = {
-    "info": ("cache:info", "Say what is in CACHE."),
+    "info": ("cache_info:info", "Say what is in CACHE."),
     "verify": ("cache:verify", "Check CACHE, and name the damaged files."),
     "repair": ("cache:repair", "Take every damaged file out of CACHE."),
     "import": ("cache:import_", "Make a cache from embeddings that are there already."),
@@ -60,7 +61,7 @@ COMMANDS: Table = {
     "caption": ("prepare:caption", "Write one caption of every image of DATA."),
     "recipes": ("recipes:recipes", "List the recipes that ship, or print one of them."),
     "train": ("train:train", "Train one student from CACHE, without teacher (stage 2)."),
-    "evaluate": ("evaluate:evaluate", "Judge a run's student, or a cache's teacher."),
+    "evaluate": ("evaluate:evaluate", "Judge a run's student, or a cache's teachers."),
     "fewshot": ("fewshot:fewshot", "Teach RUN's student OOD classes from a few images."),
     "sweep": ("sweep:sweep", "Train the runs of SWEEP from one cache."),
     "report": ("report:report", "Write one HTML page of RUNS."),
@@ -121,9 +122,7 @@ class Program(Commands):
         # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
         # be called queue.py or cache.py, is imported in place of what is meant.
         os.environ["PYTHONSAFEPATH"] = "1"
-        # Whatever a library says to torch.load itself, and whatever its version: numbers alone are loaded.
-        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        for_this_process()
         return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -186,14 +185,16 @@ def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, 
 
 def _meant(error: click.NoSuchOption) -> str:
     """Return which options another may mean (-b --batch-size), '' where click says it."""
-    if error.possibilities:
-        return ""
     name = error.option_name.strip("-")
     there = (
         [option.strip("-") for param in error.ctx.command.params for option in param.opts]
         if error.ctx
         else []
     )
+    if (word := other_word(name, there)) is not None:
+        return f"'--{word}'"
+    if error.possibilities:
+        return ""
     initials = "".join(word[:1] for word in name.split("-"))
     means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
     return ", ".join(f"'--{one}'" for one in means)

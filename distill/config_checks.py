@@ -35,18 +35,18 @@ def check_together(config: Config) -> None:
         "learn prompts against one teacher.",
     )
     require(
-        not (learns and config.train.baseline),
-        f"prompts.learner is {config.prompts.learner} with train.baseline",
-        "the closed-set baseline has no prompts: switch one of them off.",
+        not (learns and config.train.closed_set),
+        f"prompts.learner is {config.prompts.learner} with train.closed_set",
+        "the closed-set student has no prompts: switch one of them off.",
     )
     _check_head(config)
     _check_head_alone(config)
     for has, what in (
-        (config.train.baseline, "train.baseline, which has no teacher"),
+        (config.train.closed_set, "train.closed_set, which has no teacher"),
         (config.train.head_only != "off", "train.head_only, which takes pictures as they are"),
     ):
-        on = config.data.views == "on"
-        require(not (on and has), f"data.views is on with {what}", "set data.views=auto.")
+        on = config.data.replay_views == "on"
+        require(not (on and has), f"data.replay_views is on with {what}", "set data.replay_views=auto.")
     rates = {"layer_decay": config.optim.layer_decay, "trunk_scale": config.optim.trunk_scale}
     for name, scale in rates.items():
         require(
@@ -56,8 +56,8 @@ def check_together(config: Config) -> None:
             f"set optim.{name}=1, or fewer student.freeze_epochs.",
         )
     require(
-        not (config.train.baseline and config.data.class_val),
-        f"data.class_val is {config.data.class_val:g} with train.baseline, which can tell no other classes",
+        not (config.train.closed_set and config.data.class_val),
+        f"data.class_val is {config.data.class_val:g} with train.closed_set, which can tell no other classes",
         "set data.class_val=0.",
     )
     require(
@@ -66,7 +66,7 @@ def check_together(config: Config) -> None:
         "set data.id_val=0.1, or eval.choose=false.",
     )
     require(
-        config.train.baseline or not config.loss.is_off,
+        config.train.closed_set or not config.loss.is_off,
         "every loss has weight 0",
         "switch at least one on: loss.cls=1.",
     )
@@ -84,9 +84,9 @@ def _check_head(config: Config) -> None:
             "a hidden layer has no closed form: set student.head=stages, or train.head_only=trained.",
         ),
         (
-            config.train.baseline and (by_ridge or only != "off"),
-            f"{asked}, with train.baseline",
-            "the closed-set baseline has no teacher: switch one of them off.",
+            config.train.closed_set and (by_ridge or only != "off"),
+            f"{asked}, with train.closed_set",
+            "the closed-set student has no teacher: switch one of them off.",
         ),
         (
             config.prompts.learner != "none" and (by_ridge or only != "off"),

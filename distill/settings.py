@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cache.runtime.atomic_files import read_text
-from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
+from cache.runtime.errors import UserError, WrongOption, nearest_names, other_word, reason_of
 from distill.config import RoboticsConfig, RunConfig
 from distill.config_fields import require
 
@@ -164,6 +164,8 @@ def _meant(name: str, names: Sequence[str]) -> str:
     """Return which setting an unknown name may mean: of its section, or by its last word alone."""
     section, _, last = name.rpartition(".")
     ends = [other for other in names if other.rpartition(".")[2] == last]
+    if (word := other_word(name, names)) is not None:
+        ends = [word]
     near = f"did you mean {' or '.join(map(repr, ends))}? " if ends else nearest_names(name, names)
     here = [other for other in names if section and other.startswith(f"{section}.")]
     if here or not near:

@@ -45,7 +45,7 @@ OPTIONS = {
     "split": "allow-missing dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
-    "fewshot": "alpha average-views beta cache checkpoint code data device episodes epochs json lr method out search set shots support-seed texts views",
+    "fewshot": "alpha average-views beta cache checkpoint code data device episodes epochs json lr method out search set shots support-seed support-views text-share",
     "cache add-texts": "bank device from-images label2text model pretrained replace run shots teacher template text-file",
     "cache info": "json",
     "cache verify": "json",
@@ -53,13 +53,13 @@ OPTIONS = {
     "cache repair": "compact json",
     "cache import": "as bank caption-column captions class-depth classes data dtype format image-column images key-column keys label-column max-pixels model names no-exif out path-column pretrained shared-classes split split-column texts",
     "cache convert": "data out to",
-    "train": "arch baseline batch-size check code data device device-images epochs head-only image-size json k local losses lr negative-text out plan prompts recipe resume seed set start teachers text views wandb",
+    "train": "arch batch-size check closed-set code data device device-images epochs head-only image-size json k local losses lr mlflow negative-text out plan prompts recipe replay-views resume seed set start teachers text wandb",
     "evaluate": "cache caption-column check checkpoint class-depth code data device eval-crop eval-size image-column json key-column label-column label2text names negative-text on path-column pretrained space split split-column teacher teacher-model template text",
     "recipes": "",
     "report": "baseline out",
-    "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
+    "sweep": "address cache choose code cpus data engine gpus jobs json mlflow out plan set together wandb",
     "compare": "json",
-    "export": "cache check-images checkpoint code data formats int8 json license neighbours out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
+    "export": "cache check-images checkpoint code data formats int8 json license nearest-images out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
     "predict": "bank batch-size format names open out precision reject threads threshold top",
     "embed": "batch-size cache caption-column checkpoint class-depth code device image-column json key-column label-column names out path-column precision pretrained split split-column teacher-model threads",
     "texts": "add bank cache device json pretrained teacher-model template",
@@ -210,7 +210,7 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     assert "ood_test" in call(*again)
     judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
     assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
-    assert "ood_test" in call("evaluate", cache, "--teacher")
+    assert call("evaluate", cache) == call("evaluate", cache, "--teacher")
     for words, status, message in (
         (
             ["train", cache, "--data", photos, "--out", tmp_path / "x", "--local"],
@@ -244,7 +244,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["cache", "info", "."], 1, "is not a cache"),
         (["evaluate", ".", "--teacher"], 1, "is not a cache"),
         (["evaluate", "."], 1, "no checkpoint"),
-        (["evaluate", ".", "--teacher", "--space"], 2, "leave out --teacher"),
+        (["evaluate", ".", "--teacher", "--space"], 2, "leave out --space"),
         (["fewshot", "."], 1, "no checkpoint"),
         (["fewshot", ".", "--shots", "0"], 2, "--shots"),
         (["fewshot", ".", "--shots", "two"], 2, "1,2,4"),

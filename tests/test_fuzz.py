@@ -120,7 +120,7 @@ NAMES = (
     "optim.lr",
     "loss.mse",
     "student.arch",
-    "data.views",
+    "data.replay_views",
     "teachers",
     "text",
     "optim.milestones",

@@ -91,7 +91,7 @@ NUMBERS = [
     (["robotics", "make-demo", "demo"], ("seed", "train", "id-test", "ood-test", "image-size")),
     (["demo", "--out", "demo"], ("seed", "epochs")),
     (["split", ".", "--out", "split"], ("seed",)),
-    (["fewshot", "."], ("epochs", "shots", "episodes", "views", "support-seed")),
+    (["fewshot", "."], ("epochs", "shots", "episodes", "support-views", "support-seed")),
 ]
 
 

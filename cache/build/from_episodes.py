@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.build.distinct_texts import SAME_ROW, check_positions
 from cache.build.options import Build, BuildOptions
@@ -26,6 +27,7 @@ from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
 from cache.store.spec import WEBDATASET
 from cache.teacher.teacher import Teacher
+from cache.teacher.templates import templates_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ class EpisodeOptions(BuildOptions):
     ``episode_keys`` left None are those of the cache, where there is one, or the research code's.
     """
 
-    template: str = POSITIVE_TEMPLATE
-    negative_template: str = NEGATIVE_TEMPLATE
+    templates: tuple[str, ...] = (POSITIVE_TEMPLATE,)
+    negative_templates: tuple[str, ...] = (NEGATIVE_TEMPLATE,)
     descriptions: Path | None = None
     negative_descriptions: Path | None = None
     episode_keys: Path | None = None
@@ -57,6 +59,7 @@ def cache_episode_features(
     UserError
         If anything the user gave is wrong.
     """
+    progress = progress or Silent()
     if options.format == WEBDATASET:
         raise UserError(
             "a WebDataset has the file of one picture beside each row, and an episode has none of its own",
@@ -66,12 +69,13 @@ def cache_episode_features(
     folder = EpisodeFolder.scan(data, keys)
     banks = episode_banks(
         folder,
-        template=options.template,
-        negative_template=options.negative_template,
+        templates=templates_of(options.templates),
+        negative_templates=options.negative_templates,
         descriptions=options.descriptions,
         negative_descriptions=options.negative_descriptions,
     )
     check_positions(out, banks)
+    progress.start(None, "loading the teacher", "")
     teacher = options.load_for(out)
     if options.regions:
         teacher.check_regions()
@@ -85,7 +89,7 @@ def cache_episode_features(
         spec=options.spec(teacher, regions=options.regions, keys=keys),
         banks=banks,
         options=options.on(teacher, batch_size=16, on_gpu=128),
-        progress=progress or Silent(),
+        progress=progress,
         command=EPISODES,
         sources=KeptSources.of([data], AS_THEY_ARE),
     )
@@ -111,8 +115,7 @@ def check_pairs(banks: Sequence[BankTexts], teacher: Teacher) -> None:
     UserError
         If it reads the same tokens in two, or gives two the same embedding.
     """
-    rows = [unit_rows(teacher.embed_texts(bank.texts)[0].float().numpy()) for bank in banks]
-    tokens = [teacher.token_ids(bank.texts) for bank in banks]
+    rows, tokens = zip(*(_of_objects(bank, teacher) for bank in banks), strict=True)
     for one, other in combinations(range(len(banks)), 2):
         if (NEGATIVE in banks[one].name) == (NEGATIVE in banks[other].name):
             continue
@@ -120,11 +123,22 @@ def check_pairs(banks: Sequence[BankTexts], teacher: Teacher) -> None:
         same = [tokens[one][i] == tokens[other][i] for i in range(len(apart))]
         for i in np.flatnonzero(same | (apart < SAME_ROW)).tolist():
             pair = sorted((banks[one], banks[other]), key=lambda bank: NEGATIVE in bank.name)
+            name = [*dict.fromkeys(banks[one].classes)][i]
+            texts = [bank.texts[bank.classes.index(name)] for bank in pair]
             what = "tokens, cut to its context" if same[i] else "embedding"
             raise UserError(
-                f"the teacher gives the positive and the negative text of {banks[one].classes[i]!r} the same "
+                f"the teacher gives the positive and the negative text of {name!r} the same "
                 f"{what}, so that no score could tell them apart: "
-                f"{' and '.join(shortened(bank.texts[i], 80) for bank in pair)}",
+                f"{' and '.join(shortened(text, 80) for text in texts)}",
                 fix="give prompts in words that it tells apart, such as --template 'a photo of {}' "
                 "--negative-template 'a grey background'.",
             )
+
+
+def _of_objects(bank: BankTexts, teacher: Teacher) -> tuple[NDArray[np.float32], list[list[tuple[int, ...]]]]:
+    """Return what a teacher makes of a bank's objects: unit rows [C, D], of several their mean; tokens."""
+    each = len(bank.texts) // len({*bank.classes})  # an object's texts follow one another
+    rows = unit_rows(teacher.embed_texts(bank.texts)[0].float().numpy())
+    tokens = teacher.token_ids(bank.texts)
+    means = unit_rows(rows.reshape(-1, each, rows.shape[1]).mean(axis=1))
+    return means, [sorted(tokens[i : i + each]) for i in range(0, len(tokens), each)]

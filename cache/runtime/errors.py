@@ -65,6 +65,26 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
     )
 
 
+# What other programs, and other commands here, call options and settings.
+_OTHER_WORDS = {
+    "baseline": "closed_set",
+    "learning_rate": "lr",
+    "model": "arch",
+    "neighbours": "nearest_images",
+    "neighbors": "neighbours",
+    "output": "out",
+    "texts": "text_share",
+    "views": "replay_views",
+}
+
+
+def other_word(name: str, choices: Iterable[str]) -> str | None:
+    """Return which of some options or settings goes by another word, ``section.`` before it; None: none."""
+    section, dot, last = name.casefold().replace("-", "_").rpartition(".")
+    meant = section + dot + _OTHER_WORDS.get(last, "")
+    return next((choice for choice in choices if choice.replace("-", "_") == meant), None)
+
+
 def nearest_names(name: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
     folded = {choice.casefold(): choice for choice in choices}

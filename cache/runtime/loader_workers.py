@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -45,8 +46,24 @@ def batches(items: Dataset[Any], workers: int, **given: Any) -> Iterator[Any]:
 
 def begun(loader: DataLoader[T]) -> Iterator[T]:
     """Return a loader's batches, its workers started; a signal that comes meanwhile raises after that."""
-    with held():
+    with held(), _without_main():
         return iter(loader)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the user's script again, as those do that are not forked.
+
+    Nothing that they are given is of it. So a script needs no ``if __name__ == "__main__"``.
+    """
+    main = sys.modules["__main__"]
+    own: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(own)
 
 
 def begin_worker(number: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import WrongOption
 from cache.sources.class_texts import DESCRIPTIONS, BankTexts, Descriptions, read_descriptions
 from cache.sources.episodes import EpisodeFolder, object_name
 
@@ -23,8 +23,8 @@ DESCRIBED = "{} {{}}"
 def episode_banks(
     folder: EpisodeFolder,
     *,
-    template: str = POSITIVE_TEMPLATE,
-    negative_template: str = NEGATIVE_TEMPLATE,
+    templates: Sequence[str] = (POSITIVE_TEMPLATE,),
+    negative_templates: Sequence[str] = (NEGATIVE_TEMPLATE,),
     descriptions: Path | None = None,
     negative_descriptions: Path | None = None,
 ) -> list[BankTexts]:
@@ -32,50 +32,55 @@ def episode_banks(
 
     ``descriptions`` are the positive prompt and a description; ``negative_descriptions`` the negative prompt
     and a negative description. Files left None are looked for in the folder. A negative prompt may name no
-    object.
+    object. Of several templates an object has a text of each, whose rows are averaged.
 
     Raises
     ------
     UserError
         If a file of descriptions has not one line an object, or a template no place for the name.
     """
-    if template.count("{}") != 1:
-        raise UserError(
-            f"--template {template!r} has no single {{}} where the object's name goes",
+    for wrong in (one for one in templates if one.count("{}") != 1):
+        raise WrongOption(
+            f"--template {wrong!r} has no single {{}} where the object's name goes",
             fix=f"write it like {POSITIVE_TEMPLATE!r}.",
         )
-    if negative_template.count("{}") > 1:
-        raise UserError(
-            f"--negative-template {negative_template!r} has several {{}}",
+    for wrong in (one for one in negative_templates if one.count("{}") > 1):
+        raise WrongOption(
+            f"--negative-template {wrong!r} has several {{}}",
             fix=f"write it like {NEGATIVE_TEMPLATE!r}.",
         )
     names = {name: object_name(name) for name in folder.class_names}
     banks = [
-        _bank("labels", names, template, None),
+        _bank("labels", names, templates, None),
         # Each object's negative prompt is weighed against its positive one alone, and may name no object.
-        replace(_bank(f"{NEGATIVE}labels", names, negative_template, None), may_tie=True),
+        replace(_bank(f"{NEGATIVE}labels", names, negative_templates, None), may_tie=True),
     ]
-    for given, file, bank, prompt in (
-        (descriptions, DESCRIPTIONS, "descriptions", template),
-        (negative_descriptions, NEGATIVES, f"{NEGATIVE}descriptions", negative_template),
+    for given, file, bank, prompts in (
+        (descriptions, DESCRIPTIONS, "descriptions", templates),
+        (negative_descriptions, NEGATIVES, f"{NEGATIVE}descriptions", negative_templates),
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            described = _bank(bank, names, prompt, read_descriptions(path, names, order=ORDER))
+            described = _bank(bank, names, prompts, read_descriptions(path, names, order=ORDER))
             banks.append(replace(described, may_tie=file == NEGATIVES))
     return banks
 
 
-def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Descriptions | None) -> BankTexts:
+def _bank(
+    bank: str, names: Mapping[str, str], templates: Sequence[str], descriptions: Descriptions | None
+) -> BankTexts:
     line_of = descriptions.of_class if descriptions else {}
-    texts = [f"{template.replace('{}', name)} {line_of.get(key, '')}".strip() for key, name in names.items()]
+    pairs = [(key, template) for key in names for template in templates]
+    texts = [
+        f"{template.replace('{}', names[key])} {line_of.get(key, '')}".strip() for key, template in pairs
+    ]
     return BankTexts(
         name=bank,
         texts=tuple(texts),
-        classes=tuple(names),
-        templates=(DESCRIBED.format(template) if descriptions else template,),
+        classes=tuple(key for key, _ in pairs),
+        templates=tuple(DESCRIBED.format(one) if descriptions else one for one in templates),
         source=descriptions.source if descriptions else "the objects' names",
-        lines=tuple(line_of.values()) if descriptions and descriptions.by_position else (),
+        lines=tuple(line_of[key] for key, _ in pairs) if descriptions and descriptions.by_position else (),
     )
 
 

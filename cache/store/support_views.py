@@ -44,7 +44,7 @@ def read_support_views(
     wanted = views or kept or 10
     add = (
         f"add them: the same cache-features command with --support-views {wanted}, "
-        "or use --views 1, which needs the plain rows alone."
+        "or use --support-views 1, which needs the plain rows alone."
     )
     if settings is None or kept < wanted:
         how_many = f"only {kept}" if settings else "no"

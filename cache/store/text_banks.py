@@ -97,16 +97,19 @@ def _one_row(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def words_of_labels(bank: TextBank, templates: Sequence[str]) -> dict[str, str]:
-    """Return what people call each class folder: the words in its text, where one template made it.
+    """Return what people call each class folder: the words in its first text, where a template made it.
 
     They are in the bank's order, which is that of the file that named the classes.
     """
-    if len(templates) != 1 or templates[0].count("{}") != 1:
+    if not templates or templates[0].count("{}") != 1:
         return {}
     before, after = templates[0].split("{}")
+    first: dict[int, str] = {}
+    for text, i in zip(bank.texts, bank.class_index.tolist(), strict=True):
+        first.setdefault(i, text)
     return {
         bank.class_folders[i]: text[len(before) : len(text) - len(after)]
-        for text, i in zip(bank.texts, bank.class_index.tolist(), strict=True)
+        for i, text in first.items()
         if i >= 0 and text.startswith(before) and text.endswith(after)
     }
 

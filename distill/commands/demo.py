@@ -9,7 +9,7 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.options import COUNT, FOLDER, device_option, json_option, option, seed_option
-from distill.commands.tables import percent, print_json, table, working
+from distill.commands.tables import loading, percent, print_json, table, working
 
 SPLITS = {"id_test": "ID", "ood_test": "OOD"}
 
@@ -28,7 +28,8 @@ def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
 
     Example: distill demo
     """
-    from distill.demo.run import run_demo
+    with loading():
+        from distill.demo.run import run_demo
 
     with working("the demo") as progress:
         result = run_demo(out, epochs=epochs, seed=seed, device=device, progress=progress)

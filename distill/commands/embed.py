@@ -42,7 +42,7 @@ OF = {
 @batch_size(default=32)
 @graph_options
 @option("--checkpoint", "Of a RUN: last, best, ema, averaged or mean_head.", default="last")
-@option("--cache cache_dir", "Of a RUN  [default: its own]", EXISTING_FOLDER)
+@option("--cache cache_dir", "A finished cache, of a RUN  [default: its own]", EXISTING_FOLDER)
 @code_option
 @option("--split splits", "Of a CACHE without SOURCE: this split's rows; repeatable.", multiple=True)
 @model_teacher_options

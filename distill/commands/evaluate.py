@@ -13,6 +13,7 @@ from cache.runtime.errors import printable
 from distill.commands.evaluate_on import on_options, print_on, refuse_beside_on, without_on
 from distill.commands.options import (
     EXISTING_FOLDER,
+    check_run,
     device_option,
     given_options,
     json_option,
@@ -22,6 +23,7 @@ from distill.commands.options import (
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     number,
     object_table,
     print_json,
@@ -30,6 +32,7 @@ from distill.commands.tables import (
     space_table,
     table,
     warn,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +42,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", metavar="RUN_OR_CACHE", type=EXISTING_FOLDER)
-@option("--teacher", "The folder is a cache: judge its teacher, from the cache alone.", bool)
+@option(
+    "--teacher NAME",
+    "Of a cache: the one of its teachers that is judged  [default: each]",
+    is_flag=False,
+    flag_value="",
+)
 @run_options
 @option(
     "--split splits",
@@ -61,57 +69,102 @@ if TYPE_CHECKING:
 @json_option("Print accuracies, losses and every class, or object, as JSON.")
 @click.pass_context
 def evaluate(
-    ctx: click.Context, folder: Path, teacher: bool, space: bool, as_json: bool, **given: Any
+    ctx: click.Context, folder: Path, teacher: str | None, space: bool, as_json: bool, **given: Any
 ) -> None:
-    """Judge a run's student, or a cache's teacher.
+    """Judge a run's student, or a cache's teachers.
 
-    How well it classifies, overall, ID and OOD classes; of episodes, how well it finds objects. The teacher
-    of episodes is judged on the main camera alone.
+    How well it classifies, overall, ID and OOD classes; of episodes, how well it finds objects. A
+    teacher is judged from the cache alone, that of episodes on the main camera.
 
     \b
     Examples:
       distill evaluate runs/first --split ood_test
       distill evaluate runs/first --space
-      distill evaluate artifacts/photos --teacher
+      distill evaluate artifacts/photos
       distill evaluate runs/first --on other-photos --template 'a photo of a {}'
     """
-    from distill.judge.calibration_of_run import judge_run
-    from distill.judge.evaluate import both_kinds
-    from distill.robotics.metrics import EpisodeResult
+    from cache.store.manifest import is_cache
 
-    refuse_beside_on(ctx, given["on"], teacher=teacher, space=space)
+    of_cache = teacher is not None or is_cache(folder)
+    refuse_beside_on(ctx, given["on"], of_cache=of_cache, space=space)
     if given["on"]:
+        check_run(folder, given["checkpoint"])
         print_on(folder, given, as_json)
         return
     given = without_on(given)
-    if teacher and space:
-        raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
-    if teacher and given_options(ctx, "data_dir", "cache_dir"):
-        raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
-    of_runs = given_options(ctx, "code", "eval_size", "eval_crop")
-    if teacher and of_runs:
-        raise click.UsageError(f"{of_runs[0]} is of a run's student: leave it out with --teacher.")
-    given |= {} if teacher else _size_and_crop(folder, given)
+    if of_cache:
+        _refuse_of_runs(ctx, folder, space=space)
+        _print_teachers(folder, teacher or "", given, as_json)
+        return
+    check_run(folder, given["checkpoint"])
+    with loading():
+        from distill.judge.calibration_of_run import judge_run
+    given |= _size_and_crop(folder, given)
     if space:
         _print_space(folder, given, as_json)
         return
-    told: tuple[dict[str, Any], Calibration | None] = (
-        (_teacher_results(folder, given), None) if teacher else judge_run(folder, note=warn, **given)
-    )
-    results, calibration = told
-    print_other_data(results)
-    title = f"teacher of {folder}" if teacher else f"{folder}{_how(given)}"
-    of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
-    both = {} if of_episodes else both_kinds(results)
+    with working("evaluate") as progress:
+        results, calibration = judge_run(folder, note=warn, progress=progress, **given)
     if as_json:
+        print_other_data(results)
         others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
         more = {"calibration": asdict(calibration)} if calibration is not None else {}
-        of_splits = {name: {**result.to_json(), **others} for name, result in results.items()}
-        print_json({**of_splits, **both, **more})
+        print_json({**_as_json(results, others), **more})
         return
-    (_print_objects if of_episodes else _print_photos)(title, results, both)
+    _print_results(f"{folder}{_how(given)}", results)
     if calibration is not None:
         _print_calibration(calibration, [*results])
+
+
+def _refuse_of_runs(ctx: click.Context, cache: Path, *, space: bool) -> None:
+    """Refuse options that say nothing of a cache's teachers."""
+    of_runs = given_options(ctx, "data_dir", "cache_dir", "checkpoint", "code", "eval_size", "eval_crop")
+    for wrong in [*of_runs, *(["--space"] if space else [])]:
+        raise click.UsageError(
+            f"{wrong} is of a run's student, and {cache} is judged as a cache, by its teachers' rows: "
+            f"leave out {wrong}, or give a run."
+        )
+
+
+def _print_teachers(cache: Path, teacher: str, given: Mapping[str, Any], as_json: bool) -> None:
+    """Judge a cache's teacher, or each of several, and print how good they are."""
+    with loading():
+        from distill.judge.teachers import judge_teachers
+    banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
+    asked = {name: given[name] for name in ("splits", "check")}
+    with working("evaluate") as progress:
+        judged = judge_teachers(cache, teacher, note=warn, progress=progress, **asked, **banks)
+    if as_json:
+        told = {name: _as_json(results, {}) for name, results in judged.items()}
+        print_json(told if len(told) > 1 else next(iter(told.values())))
+        return
+    for name, results in judged.items():
+        called = f"teacher {name}" if len(judged) > 1 or teacher else "teacher"
+        _print_results(f"{called} of {cache}", results)
+
+
+def _as_json(results: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the splits' results, with more of each, and what both kinds of classes give, as plain values."""
+    of_splits = {name: {**result.to_json(), **others} for name, result in results.items()}
+    return {**of_splits, **_both(results)}
+
+
+def _both(results: Mapping[str, Any]) -> dict[str, float]:
+    from distill.judge.evaluate import both_kinds
+    from distill.robotics.metrics import EpisodeResult
+
+    of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
+    return {} if of_episodes else both_kinds(results)
+
+
+def _print_results(title: str, results: Mapping[str, Any]) -> None:
+    from distill.robotics.metrics import EpisodeResult
+
+    print_other_data(results)
+    if any(isinstance(result, EpisodeResult) for result in results.values()):
+        _print_objects(title, results)
+    else:
+        _print_photos(title, results, _both(results))
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
@@ -119,13 +172,6 @@ def evaluate(
 
 def _size_and_crop(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size and crop that were asked for, else those that the run chose; None where it did not."""
-    from cache.store.manifest import is_cache
-
-    if is_cache(run):
-        raise click.UsageError(
-            f"{run} is a cache, and no run: add --teacher to judge its teacher, or give what "
-            "'distill train --out' wrote."
-        )
     from distill.checkpoint import read_checkpoint
     from distill.judge.trained_run import chosen_eval_in
     from distill.record.run_files import checkpoint_file
@@ -134,8 +180,7 @@ def _size_and_crop(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if given[name] is None else given[name] for name, value in chosen.items()}
 
 
-def _print_objects(title: str, results: Mapping[str, Any], both: Mapping[str, float]) -> None:
-    del both  # of episodes there is no such number
+def _print_objects(title: str, results: Mapping[str, Any]) -> None:
     groups = {
         f"{name}{GROUPS[group]}": metrics
         for name, result in results.items()
@@ -187,17 +232,11 @@ def _about(result: SplitResult) -> dict[str, float]:
     return {"chance": result.chance, "images": result.images, "classes": len(result.per_class)}
 
 
-def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    from distill.judge.evaluate import evaluate_teacher
-
-    banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
-    return evaluate_teacher(cache, splits=given["splits"], check=given["check"], **banks)
-
-
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    space = space_of_run(run, note=warn, **given)
+    with working("evaluate") as progress:
+        space = space_of_run(run, note=warn, progress=progress, **given)
     if as_json:
         print_json(space)
         return

@@ -17,9 +17,10 @@ from distill.commands.options import (
     option,
     options,
     refuse_given,
+    template_option,
 )
 from distill.commands.source_options import LABEL_OPTIONS, label_options, label_options_of
-from distill.commands.tables import SKIPPED, percent, print_json, print_left_out, table, warn
+from distill.commands.tables import SKIPPED, percent, print_json, print_left_out, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.elsewhere import ElsewhereResult
@@ -35,21 +36,19 @@ on_options = options(
         multiple=True,
     ),
     option("--names names_file", "--on: the classes that compete, one a line  [default: the images']", FILE),
-    option(
-        "--template TEXT templates",
-        "--on: class names in this, as 'a sketch of {}'. Repeatable: averaged  [default: the bank's]",
-        multiple=True,
-    ),
+    template_option("; of --on  [default: the bank's]"),
     label2text_option,
     model_teacher_options,
     label_options,
 )
 
 
-def refuse_beside_on(ctx: click.Context, on: tuple[str, ...], *, teacher: bool, space: bool) -> None:
+def refuse_beside_on(ctx: click.Context, on: tuple[str, ...], *, of_cache: bool, space: bool) -> None:
     """Refuse options that say nothing to ``--on``, or nothing without it."""
-    if on and (teacher or space):
-        raise click.UsageError("--on judges a run's student: leave out --teacher and --space.")
+    if on and of_cache:
+        raise click.UsageError("--on judges a run's student: give a run, and leave --teacher out.")
+    if on and space:
+        raise click.UsageError("--on judges by the images' labels: leave out --space.")
     if on and given_options(ctx, "data_dir", "negative_text"):
         raise click.UsageError("--on says which images: leave out --data and --negative-text.")
     if not on:
@@ -69,7 +68,8 @@ def print_on(run: Path, given: dict[str, Any], as_json: bool) -> None:
     wording = Wording(**{name: given[name] for name in _WORDING}, bank_alone=given["text"] is not None)
     where = Elsewhere(sources=given["on"], options=label_options_of({**given}), wording=wording)
     opening = {n: v for n, v in without_on(given).items() if n not in ("data_dir", "negative_text")}
-    results, left_out = evaluate_elsewhere(run, where, note=warn, **opening)
+    with working("evaluate") as progress:
+        results, left_out = evaluate_elsewhere(run, where, note=warn, progress=progress, **opening)
     if as_json:
         print_json({**{n: one.to_json() for n, one in results.items()}, "left_out": left_out.as_table()})
         return

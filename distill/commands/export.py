@@ -22,6 +22,7 @@ from distill.commands.options import (
     FOLDER,
     THREADS,
     WHOLE,
+    check_run,
     code_option,
     device_option,
     given_options,
@@ -30,9 +31,10 @@ from distill.commands.options import (
     option,
     refuse_given,
     run_options,
+    template_option,
     words,
 )
-from distill.commands.tables import percent, print_json, table, warn, working
+from distill.commands.tables import loading, percent, print_json, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
@@ -81,7 +83,7 @@ OBJECTS = {
     "Pictures of something else, on which 'none of these' is measured. Repeatable.",
     multiple=True,
 )
-@option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
+@option("--nearest-images", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @option("--push ORG/NAME", "Upload the folder to the Hugging Face hub; a new repository is private.")
 @option("--web DIR", "New folder for a page that runs it in a browser.", FOLDER)
 @option(
@@ -124,10 +126,11 @@ def export(
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
-    from distill.deploy.export import export_run
-    from distill.deploy.export_options import ExportOptions
-    from distill.deploy.web import prepare_web
-
+    check_run(run, given["checkpoint"])
+    with loading():
+        from distill.deploy.export import export_run
+        from distill.deploy.export_options import ExportOptions
+        from distill.deploy.web import prepare_web
     vocabulary = _vocabulary(ctx, given)
     chosen = ExportOptions(vocabulary=vocabulary, **given)
     if push is not None:
@@ -243,8 +246,8 @@ def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
 @click.argument("model", type=EXISTING_FOLDER)
 @option("--add TEXT", "A class name or a text to embed. Repeatable.", multiple=True)
 @option("--bank", "Text bank that it is added to.", default="added")
-@option("--template", "Put round each name; '{}' is it  [default: the labels']", metavar="'a photo of {}'")
-@option("--cache", "A cache of the model's teacher that keeps its text tower.", EXISTING_FOLDER)
+@template_option("  [default: the labels']")
+@option("--cache", "A finished cache, of the model's teacher, that keeps its text tower.", EXISTING_FOLDER)
 @model_teacher_options
 @device_option
 @json_option("Print the banks and labels as JSON.")
@@ -263,14 +266,14 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
     if add:
         from distill.deploy.add_texts import TowerSource, add_texts
 
-        bank, template = given.pop("bank"), given.pop("template")
-        added = add_texts(model, add, TowerSource(**given), bank=bank, template=template)
+        bank, templates = given.pop("bank"), given.pop("templates")
+        added = add_texts(model, add, TowerSource(**given), bank=bank, templates=templates)
         if not as_json:
             names = ", ".join(repr(label) for label in added)
             click.echo(f"added {names} to the text bank {bank!r} of {model}")
             return
     else:
-        refuse_given(ctx, "bank", "template", "cache", "teacher_model", "pretrained", without="--add")
+        refuse_given(ctx, "bank", "templates", "cache", "teacher_model", "pretrained", without="--add")
     from distill.deploy.info import ModelInfo
     from distill.deploy.model import load_banks
     from distill.deploy.vocabulary import WORDS

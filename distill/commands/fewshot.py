@@ -13,6 +13,7 @@ from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
     FOLDER,
+    check_run,
     device_option,
     json_option,
     numbers,
@@ -21,9 +22,9 @@ from distill.commands.options import (
     set_option,
     words,
 )
-from distill.commands.tables import mean, print_json, table, warn, working
+from distill.commands.tables import loading, mean, print_json, table, warn, working
 
-RETRIEVAL = ("alpha", "beta", "search", "views", "average", "texts")
+RETRIEVAL = ("alpha", "beta", "search", "support_views", "average", "text_share")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
 OF_EPISODES = {
     "before_id_objects": "ID before",
@@ -63,9 +64,13 @@ def _methods(ctx: click.Context, option: click.Parameter, value: str) -> tuple[s
 @option("--alpha", "Retrieval: weight of the support.", AMOUNT, 1.0)
 @option("--beta", "Retrieval: its sharpness.", AMOUNT, 5.5)
 @option("--search", "Retrieval: choose both on this ID split, never on OOD.", ["id_val", "id_test"])
-@option("--views", "Retrieval: views of an image that count  [default: all in the cache]", COUNT)
-@option("--average-views average", "Retrieval: one row an image, the mean of its views.", bool)
-@option("--texts", "Project: share of the class's text in a target.", click.FloatRange(0, 1), 0.5)
+@option(
+    "--support-views",
+    "Retrieval: how many of the views that 'cache-features --support-views' keeps count  [default: all]",
+    COUNT,
+)
+@option("--average-views average", "Retrieval: one row an image, the mean of those views.", bool)
+@option("--text-share", "Project: share of the class's text in a target.", click.FloatRange(0, 1), 0.5)
 @option("--epochs", "Finetune: epochs  [default: 20]", COUNT, setting="train.epochs")
 @option(
     "--lr",
@@ -90,11 +95,13 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/first --shots 1,2,4,8 --method project,retrieval
       distill fewshot runs/robot --episodes 10,50
     """
-    from distill.fewshot.methods import teach_by_all
-    from distill.fewshot.retrieval import Retrieval
-    from distill.fewshot.run import FewShotOptions
-    from distill.judge.trained_run import open_trained
-    from distill.train.stopping import Stopped
+    check_run(run, given["checkpoint"])
+    with loading():
+        from distill.fewshot.methods import teach_by_all
+        from distill.fewshot.retrieval import Retrieval
+        from distill.fewshot.run import FewShotOptions
+        from distill.judge.trained_run import open_trained
+        from distill.train.stopping import Stopped
 
     methods = given.pop("methods")
     places = {name: given.pop(name) for name in ("data_dir", "cache_dir", "code")}
@@ -115,7 +122,7 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     both = folders[methods[0]] if len(methods) == 1 else out or run
     if given["device"] != "auto":
         given["settings"] = (f'train.device="{given["device"]}"', *given["settings"])
-    retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "views", "average")})
+    retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "support_views", "average")})
     options = FewShotOptions(**given, retrieval=retrieval)
     with working("finetuning", trained.model.unit) as progress:
         try:

@@ -15,6 +15,7 @@ from cache.runtime.torchrun import world_size
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
+    from distill.record.boards import Boards
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -157,7 +158,19 @@ def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 
 TEACHERS = "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run."
 DEVICES = "auto (CUDA, else Apple's GPU, else the CPU), cpu, cuda, cuda:N, mps."
+WEIGHTS = "Weights of a named teacher: a tag such as 'openai', or a checkpoint file."
 device_option = option("--device", DEVICES, default="auto")
+
+
+def template_option(more: str) -> Decorator:
+    """Return --template: the command gets a tuple ``templates``; ``more`` is said of them in this one."""
+    return option(
+        "--template TEXT templates",
+        f"Put names in it: 'a sketch of {{}}', or openai_imagenet's 80. Repeatable: averaged{more}",
+        multiple=True,
+    )
+
+
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
 label2text_option = option(
     "--label2text", "Class names; found beside the images, else the folders' names.", FILE
@@ -167,13 +180,31 @@ workers_option = option(
     "Processes that decode  [default: by the machine]",
     click.IntRange(0, bounds.most_processes()),
 )
-wandb_option = option(
-    "--wandb",
-    "Write to this project of Weights & Biases as well.",
-    default="",
-    show_default=False,
-    metavar="PROJECT",
+boards_options = options(
+    option(
+        "--wandb",
+        "Write to this project of Weights & Biases as well.",
+        default="",
+        show_default=False,
+        metavar="PROJECT",
+    ),
+    option(
+        "--mlflow",
+        "Write to this experiment of MLflow as well; MLFLOW_TRACKING_URI says where.",
+        default="",
+        show_default=False,
+        metavar="EXPERIMENT",
+    ),
 )
+
+
+def boards_of(given: dict[str, Any]) -> Boards:
+    """Take what boards are written to out of what was ``given``."""
+    from distill.record.boards import Boards
+
+    return Boards(wandb=given.pop("wandb"), mlflow=given.pop("mlflow"))
+
+
 shared_classes_option = option(
     "--shared-classes", "Let classes be in train and in the OOD test as well.", bool
 )
@@ -193,7 +224,7 @@ code_option = option("--code", "FILE.py of a student of your own; it is run.", F
 
 run_options = options(
     data_option(),
-    option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
+    option("--cache cache_dir", "A finished cache  [default: the run's own]", EXISTING_FOLDER),
     option(
         "--checkpoint",
         "last; best, where id_val chose one; ema, averaged, mean_head: means of weights, where kept.",
@@ -216,7 +247,7 @@ rows_options = options(
 
 teacher_options = options(
     option("--model", TEACHERS, default="ViT-L-14-quickgelu"),
-    option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
+    option("--pretrained TAG|FILE", WEIGHTS),
     option(
         "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
     ),
@@ -236,7 +267,7 @@ teacher_options = options(
 
 model_teacher_options = options(
     option("--teacher-model NAME", "The teacher, named as for cache-features --model."),
-    option("--pretrained TAG|FILE", "Its weights."),
+    option("--pretrained TAG|FILE", WEIGHTS),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""
 
@@ -297,3 +328,11 @@ def wants_weights(given: dict[str, Any]) -> None:
         raise click.UsageError(
             f"--model {model} needs --pretrained: a tag such as 'openai' or a checkpoint file."
         )
+
+
+def check_run(run: Path, checkpoint: str = "last") -> None:
+    """Make sure that a run has trained, before what reads its weights is imported; UserError else."""
+    from distill.checkpoint import check_there
+    from distill.record.run_files import checkpoint_file
+
+    check_there(checkpoint_file(run, checkpoint))

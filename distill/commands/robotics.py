@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
+from cache.store.manifest import check_is_cache_or_empty
 from distill.commands.episodes import EPISODES, UNITS
 from distill.commands.options import (
     COUNT,
@@ -21,9 +22,10 @@ from distill.commands.options import (
     option,
     seed_option,
     teacher_options,
+    template_option,
     wants_weights,
 )
-from distill.commands.tables import print_build, working
+from distill.commands.tables import loading, print_build, working
 
 
 @click.command("make-demo")
@@ -53,10 +55,11 @@ def make_demo(out: Path, **given: Any) -> None:
 @click.command("cache-features")
 @click.argument("data", type=EXISTING_FOLDER)
 @cache_out_option
-@option("--template", "Positive prompt  [default: You can find a {} in this image, except a robot arm.]")
+@template_option("; the positive prompt  [default: You can find a {} in this image, except a robot arm.]")
 @option(
-    "--negative-template",
-    "Negative prompt  [default: You cannot find a {} in this image, except a robot arm.]",
+    "--negative-template TEXT negative_templates",
+    "The same of the negative prompt  [default: You cannot find a {} in this image, except a robot arm.]",
+    multiple=True,
 )
 @option("--descriptions", "OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found.", FILE)
 @option(
@@ -77,10 +80,11 @@ def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai
     """
-    from cache.build.from_episodes import EpisodeOptions, cache_episode_features
-
     wants_weights(given)
-    options = EpisodeOptions(**{name: value for name, value in given.items() if value is not None})
+    check_is_cache_or_empty(out)
+    with loading():
+        from cache.build.from_episodes import EpisodeOptions, cache_episode_features
+    options = EpisodeOptions(**{name: value for name, value in given.items() if value not in (None, ())})
     with working("embedding", UNITS[EPISODES]) as progress:
         summary = cache_episode_features(data, out, options, progress=progress)
     print_build(summary, out, as_json=as_json, unit=UNITS[EPISODES])

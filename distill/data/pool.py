@@ -75,7 +75,7 @@ def takes_pool(config: RunConfig) -> bool:
     """
     by_ridge = config.train.head_only == "closed-form"  # which asks for no loss
     sees = by_ridge or any(getattr(config.loss, name) for name in WITHOUT_LABELS)
-    return bool(config.data.pool_share) and sees and not config.train.baseline
+    return bool(config.data.pool_share) and sees and not config.train.closed_set
 
 
 def learnt_splits(config: RunConfig, cache: EmbeddingCache, splits: Sequence[str]) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def check_learnable_alone(config: RunConfig, cache: EmbeddingCache) -> None:
     data, add = config.data, "or add labelled images (train/CLASS/FILE), and run cache-features again."
     needs = (
         ("data.pool_share", not data.pool_share, "which has no other images: leave it at -1"),
-        ("train.baseline", config.train.baseline, "take a recipe with a teacher"),
+        ("train.closed_set", config.train.closed_set, "take a recipe with a teacher"),
         ("loss.cls", config.loss.cls, "set loss.cls=0"),
         ("loss.vlalign_filter", config.loss.vlalign_filter, "set loss.vlalign_filter=false"),
         ("data.id_val", data.id_val, "set data.id_val=0"),

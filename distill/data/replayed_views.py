@@ -43,7 +43,9 @@ def has_views(cache: EmbeddingCache) -> bool:
 
 def takes_views(config: RunConfig) -> bool:
     """Say whether a run of this config replays views where its cache has them, as far as it says."""
-    return config.data.views != "off" and not config.train.baseline and config.train.head_only == "off"
+    return (
+        config.data.replay_views != "off" and not config.train.closed_set and config.train.head_only == "off"
+    )
 
 
 def replayed_views(cache: EmbeddingCache, config: RunConfig, splits: Sequence[str]) -> Replayed:
@@ -55,7 +57,7 @@ def replayed_views(cache: EmbeddingCache, config: RunConfig, splits: Sequence[st
     data = config.data
     of_teachers = {name: cache.teacher_cache(name) for name in config.teachers}
     kept = any(own.column_settings(COLUMN) is not None for own in of_teachers.values())
-    if not takes_views(config) or cache.holds_episodes or not (kept or data.views == "on"):
+    if not takes_views(config) or cache.holds_episodes or not (kept or data.replay_views == "on"):
         return Replayed()
     if not data.crops_each:
         policy = f"data.policy={data.policy}, data.per_image={str(data.per_image).lower()}"
@@ -63,7 +65,7 @@ def replayed_views(cache: EmbeddingCache, config: RunConfig, splits: Sequence[st
     try:
         return Replayed(settings=_the_same(of_teachers, splits))
     except UserError as error:
-        if data.views == "on":
+        if data.replay_views == "on":
             raise
         return Replayed(why_not=f"{error.problem}; {error.fix}")
 

@@ -275,7 +275,7 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
     """Refuse what takes images by their number, which a stream has not; UserError names it."""
     asked = {
         "a cache of episodes": cache.holds_episodes,
-        "data.views": config.data.views == "on",
+        "data.replay_views": config.data.replay_views == "on",
         "few-shot finetuning": bool(config.fewshot.shots),
         "data.device_images=on": config.data.device_images == "on",
         "data.class_val": config.data.class_val,

@@ -66,7 +66,7 @@ def settled(config: RunConfig, cache: EmbeddingCache) -> RunConfig:
 
     UserError if no teacher has texts and something asks for them, or a teacher is left with no loss.
     """
-    if config.train.baseline or cache.holds_episodes:
+    if config.train.closed_set or cache.holds_episodes:
         return config
     teachers = [cache.teacher_cache(name) for name in config.teachers]
     banks = {bank for teacher in teachers for bank in teacher.bank_names}
@@ -118,7 +118,7 @@ def _check(config: RunConfig, teacher: EmbeddingCache, why: str) -> None:
 
 def without_texts_note(config: RunConfig, cache: EmbeddingCache) -> str:
     """Return one line about the teachers of a run that have no texts; '' where each has."""
-    if config.train.baseline or cache.holds_episodes:
+    if config.train.closed_set or cache.holds_episodes:
         return ""
     teachers = map(cache.teacher_cache, config.teachers)
     without = [teacher for teacher in teachers if not has_texts(config, teacher)]

@@ -15,7 +15,7 @@ Its files::
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     vocabulary, vocabulary_rows    words to name images without candidates, small; their rows by the teacher
     push                      the folder to the Hugging Face hub
-    neighbours                training images shown beside an answer
+    nearest_images            training images shown beside an answer
     onnx_door                 the way to onnxruntime
     pictures, prepared        the pictures of any source, one after the other; decoded ahead of a model
     predict, predict_episodes    labels for them; for files of episodes

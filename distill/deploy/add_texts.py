@@ -14,7 +14,9 @@ from cache.runtime.atomic_files import check_own_folders
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
 from cache.runtime.locks import only_writer
+from cache.sources.class_texts import check_templates
 from cache.sources.names import is_plain_name
+from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file
@@ -37,17 +39,23 @@ class TowerSource:
 
 
 def add_texts(
-    model: Path, names: Sequence[str], tower: TowerSource, *, bank: str = "added", template: str | None = None
+    model: Path,
+    names: Sequence[str],
+    tower: TowerSource,
+    *,
+    bank: str = "added",
+    templates: Sequence[str] = (),
 ) -> list[str]:
     """Embed names and add them to a text bank of a shipped model; return what was new.
 
     A model that may be from elsewhere says whose texts it takes, and not where to load their tower from.
+    Of several templates a name's unit rows are averaged; of none the labels' own is taken.
 
     UserError if the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
     _check_bank(model, ModelInfo.load(model), bank)
-    if template is not None and template.count("{}") != 1:
-        raise WrongOption(f"--template {template!r} has not one '{{}}'", fix="write it as 'a photo of {}'.")
+    forms = templates_of(templates)
+    check_templates(forms)
     names = list(dict.fromkeys(" ".join(name.split()) for name in names))
     if "" in names:
         raise WrongOption("--add is empty", fix="give a class name or a text.")
@@ -59,7 +67,7 @@ def add_texts(
         new = [name for name in names if before is None or before.find(name) is None]
         if not new:
             return []
-        added = _embedded(model, info, new, template, tower)
+        added = _embedded(model, info, new, forms, tower)
         (join([before, added]) if before is not None else added).save(path)
         if bank not in info.banks:  # last: a bank that is not listed does not exist
             replace(info, banks=(*info.banks, bank)).save(model)
@@ -79,12 +87,13 @@ def _check_bank(model: Path, info: ModelInfo, bank: str) -> None:
 
 
 def _embedded(
-    model: Path, info: ModelInfo, names: Sequence[str], template: str | None, tower: TowerSource
+    model: Path, info: ModelInfo, names: Sequence[str], given: Sequence[str], tower: TowerSource
 ) -> ClassSet:
-    """Return names as classes: in the template, or the labels' own, embedded by the text tower."""
-    form = template or (info.templates[0] if len(info.templates) == 1 else "{}")
-    texts = [form.replace("{}", name) for name in names]
+    """Return names as classes: in the templates, or the labels' own, embedded by the text tower."""
+    templates = [*given] or ([*info.templates] if len(info.templates) == 1 else ["{}"])
+    texts = [form.replace("{}", name) for name in names for form in templates]
     rows = unit(_rows_of(info, tower, texts).float().cpu().numpy())
+    rows = unit(rows.reshape(len(names), len(templates), -1).mean(axis=1))
     if rows.shape[1] != info.embed_dim or not np.isfinite(rows).all():
         raise CacheMismatch(
             f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
@@ -92,7 +101,12 @@ def _embedded(
         )
     if info.text_mean:
         rows = unit(rows - np.array(info.text_mean, dtype=np.float32))
-    return ClassSet(labels=tuple(names), classes=("",) * len(names), texts=tuple(texts), embeddings=rows)
+    return ClassSet(
+        labels=tuple(names),
+        classes=("",) * len(names),
+        texts=tuple(texts[:: len(templates)]),
+        embeddings=rows,
+    )
 
 
 def _rows_of(info: ModelInfo, source: TowerSource, texts: Sequence[str]) -> torch.Tensor:

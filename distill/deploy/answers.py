@@ -16,7 +16,7 @@ class LabelAnswer(BaseModel):
     similarity: float = Field(description="Cosine between the image and the label's text.")
 
 
-class NeighbourAnswer(BaseModel):
+class NearestImage(BaseModel):
     """One training image near the image."""
 
     key: str
@@ -46,7 +46,7 @@ class PredictAnswer(BaseModel):
     answer: str = Field(description="The best label, or that it is none of these.")
     none_of_these: bool
     labels: list[LabelAnswer]
-    neighbours: list[NeighbourAnswer]
+    nearest_images: list[NearestImage]
     teacher: TeacherAnswer | None = Field(description="None unless it is asked for.")
     milliseconds: float = Field(ge=0, description="From the request's header to this answer.")
 

@@ -31,7 +31,7 @@ from distill.deploy.decoding import Decoders
 from distill.deploy.docs_page import docs_page
 from distill.deploy.limits import Limits, Refused, Room
 from distill.deploy.model import Model
-from distill.deploy.neighbours import NEIGHBOURS, Neighbours
+from distill.deploy.nearest_images import NEAREST_IMAGES, NearestImages
 
 BATCH = 32
 Name = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
@@ -194,7 +194,7 @@ def _predict(app: FastAPI, model: Model, working: Working) -> None:
         bank: Annotated[str | SkipJsonSchema[None], wanted["bank"]] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
         reject: Annotated[bool, wanted["reject"]] = False,
-        neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
+        nearest_images: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
         teacher: Annotated[bool, wanted["teacher"]] = False,
     ) -> Response:
         """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
@@ -218,7 +218,7 @@ def _predict(app: FastAPI, model: Model, working: Working) -> None:
             "answer": of_image.answer,
             "none_of_these": of_image.none_of_these,
             "labels": [vars(label) for label in of_image.labels],
-            "neighbours": shown(embedding, neighbours),
+            "nearest_images": shown(embedding, nearest_images),
             "teacher": await beside.answer(model, raw, classes, top) if beside is not None else None,
             "milliseconds": round(1000 * (time.perf_counter() - began), 2),
         }
@@ -253,9 +253,9 @@ def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSe
 
 def _shown(model: Model) -> Callable[[Any, int], list[dict[str, Any]]]:
     """Return what finds the training images to show beside an embedding."""
-    if NEIGHBOURS not in model.info.files or not (model.folder / NEIGHBOURS).is_file():
+    if NEAREST_IMAGES not in model.info.files or not (model.folder / NEAREST_IMAGES).is_file():
         return lambda embedding, k: []
-    images = Neighbours.load(model.info.checked(model.folder, NEIGHBOURS))
+    images = NearestImages.load(model.info.checked(model.folder, NEAREST_IMAGES))
     pictures = ["data:image/jpeg;base64," + base64.b64encode(raw).decode() for raw in images.pictures]
 
     def nearest(embedding: Any, k: int) -> list[dict[str, Any]]:

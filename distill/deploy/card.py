@@ -13,7 +13,7 @@ from cache.runtime.errors import printable
 from distill.deploy.card_data import front_matter
 from distill.deploy.card_pictures import RELIABILITY
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
-from distill.deploy.neighbours import NEIGHBOURS
+from distill.deploy.nearest_images import NEAREST_IMAGES
 from distill.deploy.snippets import TFLITE_FILE, Snippets
 from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import POOL_VAL, one_class_notes
@@ -35,7 +35,7 @@ ABOUT_FILES = {
     "open_clip_config.json": "what open_clip knows of the file below",
     "open_clip_model.safetensors": "the student and the teacher's text tower, as open_clip's CLIP",
     TFLITE_FILE: "LiteRT (TensorFlow Lite), float32",
-    NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
+    NEAREST_IMAGES: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 
 
@@ -62,8 +62,8 @@ def write_card(folder: Path, info: ModelInfo) -> None:
     card = environment.get_template("card.md").render(
         info=info,
         example=EXAMPLE,
-        neighbours=NEIGHBOURS,
-        has_neighbours=(folder / NEIGHBOURS).is_file(),
+        nearest_images=NEAREST_IMAGES,
+        has_nearest_images=(folder / NEAREST_IMAGES).is_file(),
         about_files=ABOUT_FILES,
         most_names=MOST_NAMES,
         accepted=ACCEPTED,

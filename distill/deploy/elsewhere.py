@@ -110,13 +110,13 @@ def evaluate_elsewhere(
     Raises
     ------
     UserError
-        If the run is of episodes or a closed-set baseline, the images have no labels or several each, one is
+        If the run is of episodes or a closed-set student, the images have no labels or several each, one is
         of a class that is not among the names, or nothing is there that embeds the classes' names.
     """
     opening["rows_alone"] = True
     trained = open_trained(run, **opening)
     if trained.cache.holds_episodes or not trained.heads:
-        kind = "of episodes" if trained.cache.holds_episodes else "a closed-set baseline"
+        kind = "of episodes" if trained.cache.holds_episodes else "a closed-set student"
         raise UserError(
             f"{run} is {kind}: it knows its own classes alone", fix="judge a run that photos taught by texts."
         )
@@ -219,7 +219,7 @@ class _Task:
     def results(self, trained: TrainedRun, left_out: Account) -> dict[str, ElsewhereResult]:
         """Judge it; UserError where there is no image to."""
         name, classes = self.split.name, self.split.class_names
-        outputs = list(outputs_of(trained.model, self.split))
+        outputs = list(outputs_of(trained.model, self.split, trained.progress))
         if not outputs:
             why = [*left_out.in_words(), *islice(self.split.pixels.unreadable.values(), 1)]
             raise UserError(

@@ -39,7 +39,7 @@ def of_run(run: Path, options: EmbedOptions) -> Embedder:
         rows_alone=True,
     )
     if trained.cache.holds_episodes or not trained.heads:
-        kind = "of episodes" if trained.cache.holds_episodes else "a closed-set baseline"
+        kind = "of episodes" if trained.cache.holds_episodes else "a closed-set student"
         raise UserError(f"{run} is {kind}: it has no row of a photo", fix="give a run that photos taught.")
     forward, head, device = trained.model.forward(()), trained.heads[0], trained.model.device
 

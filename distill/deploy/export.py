@@ -35,7 +35,7 @@ from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, ObjectScores, Preprocessing, bank_file
 from distill.deploy.libraries import Libraries
 from distill.deploy.models import embed_with, write_models
-from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
+from distill.deploy.nearest_images import NEAREST_IMAGES, nearest_images_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.qat import QAT, check_for_qat, fitted_to_int8
@@ -68,6 +68,7 @@ def export_run(
         "code": options.code,
         "device": "cpu",
         "note": progress.note,
+        "progress": progress,
     }
     trained = open_trained(run, **opening)
     head = _head(run, trained, options.teacher)
@@ -94,7 +95,7 @@ def export_run(
 def _head(run: Path, trained: TrainedRun, name: str | None) -> Head:
     if not trained.heads:
         raise UserError(
-            f"{run} is a closed-set baseline: it has no embeddings to compare with texts",
+            f"{run} is a closed-set student: it has no embeddings to compare with texts",
             fix="export a run that learnt from a teacher.",
         )
     names = [head.name for head in trained.heads]
@@ -159,6 +160,7 @@ class _Export:
             written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
         for file in written:
             self.progress.note(f"checking {file.path.name}")
+            self.progress.start(None, f"checking {file.path.name}", "")
             info = check.measured(info, file)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = {str(path.relative_to(self.folder)): sha256_of(path) for path in paths}
@@ -190,10 +192,10 @@ class _Export:
         trained, options = self.trained, self.options
         most, sources = options.check_images, options.unknowns
         unknowns = unknown_pictures(trained, sources, most=most, progress=self.progress)
-        if options.neighbours:
-            shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
+        if options.nearest_images:
+            shown = nearest_images_of(trained, self.head, banks[info.bank], most=options.nearest_images)
             if shown is not None:
-                shown.save(self.folder / NEIGHBOURS)
+                shown.save(self.folder / NEAREST_IMAGES)
         words = Vocabulary.load(self.folder)
         info, check = photo_check(
             judged_splits(trained, embed_with(self.embedding), most=most),

@@ -16,8 +16,8 @@ from distill.deploy.vocabulary_rows import VocabularySource
 class ExportOptions:
     """What ``distill export`` can be told.
 
-    ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
-    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
+    ``check_images`` is how many images of each test split every file is compared on; ``nearest_images`` how
+    many training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
     ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what
     it is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8`
     makes of them.
@@ -31,7 +31,7 @@ class ExportOptions:
     license: str = "unknown"
     int8: str | None = None
     check_images: int = 2000
-    neighbours: int = 200
+    nearest_images: int = 200
     data_dir: Data = None
     cache_dir: Path | None = None
     code: Path | None = None

@@ -143,13 +143,15 @@ class ProjectJudge(Judge):
             parts.append(outputs.cpu())
         return torch.cat(parts), _labels(split)[torch.from_numpy(readable)]
 
-    def projected(self, support: Sequence[str], *, texts: float) -> tuple[dict[str, Result], dict[str, Any]]:
+    def projected(
+        self, support: Sequence[str], *, text_share: float
+    ) -> tuple[dict[str, Result], dict[str, Any]]:
         """Judge the OOD images less the support, and the ID test images, with the layer refitted to it.
 
         Returned by split, with what is told of the refit. Else as :meth:`refitted`.
         """
         began, model = time.perf_counter(), self.trained.model
-        fitted = self.refitted(support, texts=texts)
+        fitted = self.refitted(support, text_share=text_share)
         seconds = time.perf_counter() - began
         results: dict[str, Any] = {}
         for split, less in ((self.ood, support), (self.id_test, ())):
@@ -161,15 +163,15 @@ class ProjectJudge(Judge):
         return results, {
             "lambda": fitted.ridge,
             "left_out_losses": {f"{ridge:g}": value for ridge, value in fitted.losses.items()},
-            "texts": texts,
+            "text_share": text_share,
             "seconds": seconds,
         }
 
     @torch.no_grad()
-    def refitted(self, support: Sequence[str], *, texts: float) -> Refit:
+    def refitted(self, support: Sequence[str], *, text_share: float) -> Refit:
         """Return the last layer's change for a support.
 
-        ``texts`` is the share of the class's text in a target, beside the teacher's row. UserError if an
+        ``text_share`` is the share of the class's text in a target, beside the teacher's row. UserError if an
         image of it cannot be read.
         """
         model, head, split = self.trained.model, self.trained.heads[0], self._every_ood_image
@@ -182,7 +184,7 @@ class ProjectJudge(Judge):
         taken, labels = features.of(at).to(model.device), _labels(split)[torch.from_numpy(at)]
         _, rows = last_layer(model.student, taken)
         current = head.embed(head_outputs(model.student, taken)).cpu()
-        targets = self._targets(support, labels, texts)
+        targets = self._targets(support, labels, text_share)
         # The layer's outputs may be of any length, which no cosine sees: so the targets' is what fits them.
         scale = float((current * targets).sum() / len(targets))
         scale = scale if scale > 0 else float(current.norm(dim=1).mean())
@@ -197,19 +199,19 @@ class ProjectJudge(Judge):
         right = torch.tensor([names.index(name) for name in own])[labels]
         return lambda rows: float(F.cross_entropy(classifier(rows.float()).cpu().float(), right))
 
-    def _targets(self, support: Sequence[str], labels: Tensor, texts: float) -> Tensor:
+    def _targets(self, support: Sequence[str], labels: Tensor, text_share: float) -> Tensor:
         """Return unit targets [n, D] in the student's space: the teacher's rows, and the classes' texts."""
         head, names = self.trained.heads[0], self.ood.class_names
         own = head.cache.split("ood_test")
         teacher = torch.from_numpy(own.embeddings[own.find(support)].astype(np.float32))
         rows = F.normalize(head.in_its_space(F.normalize(teacher, dim=1)).cpu(), dim=1)
-        if not texts:
+        if not text_share:
             return rows
         if head.texts.per_image:
-            raise UserError("CoCoOp has no class texts of its own to project to", fix="give --texts 0.")
+            raise UserError("CoCoOp has no class texts of its own to project to", fix="give --text-share 0.")
         nothing = torch.empty(0, head.stop - head.start, device=self.trained.model.device)
         text = F.normalize(head.class_texts(names, nothing).float().cpu(), dim=1)
-        return F.normalize((1 - texts) * rows + texts * text[labels], dim=1)
+        return F.normalize((1 - text_share) * rows + text_share * text[labels], dim=1)
 
 
 def _labels(split: EvalSplit) -> Tensor:

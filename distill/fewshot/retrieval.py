@@ -31,7 +31,7 @@ class Retrieval:
 
     alpha: float = 1.0
     beta: float = 5.5
-    views: int | None = None
+    support_views: int | None = None
     average: bool = False
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Judge:
         outputs, labels = self._less(split, taken)
         name = f"{split.name} less the support" if support_split == "ood_test" else split.name
         head = self.trained.heads[0]
-        views = head.cache.support_views(support_split, support, views=retrieval.views)
+        views = head.cache.support_views(support_split, support, views=retrieval.support_views)
         bank = support_bank(
             head.in_its_space(torch.from_numpy(views)).cpu(),
             len(split.class_names),

@@ -35,7 +35,7 @@ from distill.spread import as_columns
 
 METHODS = ("finetune", "retrieval", "project")
 # What a projection's targets have of the class's text.
-TEXTS = 0.5
+TEXT_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class FewShotOptions:
 
     ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
     one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which
-    alpha and beta are chosen; ``texts`` is the share of the class's text in what is projected to;
+    alpha and beta are chosen; ``text_share`` is the share of the class's text in what is projected to;
     ``settings`` change the finetuning's config.
     """
 
@@ -53,7 +53,7 @@ class FewShotOptions:
     support_seeds: tuple[int, ...] = ()
     retrieval: Retrieval = field(default_factory=Retrieval)
     search: str | None = None
-    texts: float = TEXTS
+    text_share: float = TEXT_SHARE
     settings: tuple[str, ...] = ()
     checkpoint: str = "last"
     device: str = "auto"
@@ -174,7 +174,7 @@ def check_method(trained: TrainedRun, source: Path, options: FewShotOptions) -> 
             f"{add_means(trained.heads[0].cache)}, and train again with --text means.",
         )
     if method != "finetune" and not trained.heads:
-        raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
+        raise UserError(f"{source} is a closed-set student", fix="use --method finetune.")
     if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
         raise UserError(
             f"retrieval chooses among the OOD classes, and {trained.folder.path} has one alone",
@@ -208,7 +208,7 @@ def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShot
     """Make sure that there are images enough, and to retrieve with that the cache has their views."""
     keys = _support(trained, support)
     if options.method == "retrieval":
-        trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
+        trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.support_views)
 
 
 def _support(trained: TrainedRun, support: FewShotConfig) -> list[str]:
@@ -275,7 +275,7 @@ def _retrieved(judge: Judge, keys: list[str], support: FewShotConfig, options: F
 def _projected(judge: ProjectJudge, keys: list[str], options: FewShotOptions) -> _Found:
     before = judge.without(keys)
     assert isinstance(before, SplitResult)
-    results, details = judge.projected(keys, texts=options.texts)
+    results, details = judge.projected(keys, text_share=options.text_share)
     told = {name: one.headline for name, one in results.items() if isinstance(one, SplitResult)}
     scores = {"before": before.headline, QUERY: told["ood_test"], "id_test": told.get("id_test")}
     return _Found(query_images=before.images, scores=scores, details=details)

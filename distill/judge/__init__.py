@@ -3,6 +3,7 @@
 Its files::
 
     evaluate                  the one evaluator, of students and teachers
+    teachers                  the teachers of a cache
     model, trained_run        a trained student, opened again and judged
     space, space_of_split     how close its embeddings are to the teacher's
     calibration, calibration_of_run    the temperature of its probabilities, and how far they are off

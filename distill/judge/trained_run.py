@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import in_its_place
 from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder, Sample
@@ -53,7 +54,8 @@ class Opening(TypedDict, total=False):
     another of episodes' negative texts; with ``check`` the cache's files are compared with their checksums;
     with ``rows_alone`` its images are not opened; ``note`` is told that another decoder than the run's reads
     its photos, or that a cache cannot keep where its images are now; ``code`` is the file of a student of
-    one's own; ``eval_size`` and ``eval_crop`` are others than the run's, or than those that it chose.
+    one's own; ``eval_size`` and ``eval_crop`` are others than the run's, or than those that it chose;
+    ``progress`` is told of the images that are judged.
     """
 
     data_dir: Data
@@ -68,6 +70,7 @@ class Opening(TypedDict, total=False):
     code: Path | None
     eval_size: int | None
     eval_crop: float | None
+    progress: Progress
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -80,7 +83,7 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
     for split in trained.judged(splits):
-        results |= trained.results(split, outputs_of(trained.model, split))
+        results |= trained.results(split, outputs_of(trained.model, split, trained.progress))
     return results
 
 
@@ -94,12 +97,12 @@ def space_of_run(
     """
     trained = open_trained(run, **opening)
     if not trained.heads:
-        raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
+        raise UserError(f"{run} is a closed-set student", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images()
     for split in trained.judged(splits):
         if teacher_has_rows(trained.heads, split):
-            outputs = outputs_of(trained.model, split)
+            outputs = outputs_of(trained.model, split, trained.progress)
             space |= space_of_split(trained.heads, outputs, split, trained.config)
     if not space:
         raise UserError(
@@ -126,6 +129,7 @@ class TrainedRun:
     origin: Origin
     pool: Mapping[str, Any]
     ends: Mapping[str, Any]
+    progress: Progress = field(default_factory=Silent)
 
     @property
     def config(self) -> RunConfig:
@@ -272,7 +276,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     folder, note = _folder(opening, state, cache, config), opening.get("note", _untold)
     for line in folder.notes if opening.get("data_dir") else ():  # a run keeps its own sources
         note(line)
-    if config.train.baseline and list(folder.class_names) != state["all_classes"]:
+    if config.train.closed_set and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
             fix="give the run's own data folder with --data.",
@@ -287,7 +291,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         )
     identity, identities = identity_in(state, run), identities_of(cache, folder)
     # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
-    differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
+    differences = [] if config.train.closed_set else identities.tools(config).tool_differences(identity)
     refuse_other_data(
         differences,
         where=run,
@@ -305,6 +309,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         pool=state["pool"],
         origin=origin,
         ends={"epochs": len(state["position"]["history"]), **chosen},
+        progress=opening.get("progress") or Silent(),
     )
 
 

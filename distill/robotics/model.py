@@ -37,7 +37,7 @@ _GROUPS = {"": "", "id_objects_": " ID objects", "ood_objects_": " OOD objects"}
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeModel:
-    """A student with one head, whose texts are pairs; none for the closed-set baseline.
+    """A student with one head, whose texts are pairs; none for the closed-set student.
 
     ``class_names`` are the objects that it is trained on, ``amp_dtype`` what it computes in (None: float32).
     """
@@ -64,11 +64,11 @@ class EpisodeModel:
 
     @staticmethod
     def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
-        """Return the head that the texts of the config classify; none for the closed-set baseline.
+        """Return the head that the texts of the config classify; none for the closed-set student.
 
         UserError if the cache has no such banks, or keeps no text tower where prompts are to be learnt.
         """
-        if config.train.baseline:
+        if config.train.closed_set:
             return ()
         texts = open_pair_texts(cache, config, device)
         return (Head(name=config.teachers[0], cache=cache, start=0, stop=cache.embed_dim, texts=texts),)
@@ -107,7 +107,7 @@ class EpisodeModel:
         return outputs
 
     def texts(self, class_names: Sequence[str]) -> Tensor | None:
-        """Return raw embeddings [2, C, D] of objects' texts, the positive first; None for the baseline."""
+        """Return raw embeddings [2, C, D] of objects' texts, the positive first; None for a closed set."""
         return self.heads[0].texts(class_names, torch.empty(0)) if self.heads else None
 
     def _columns_of(self, class_names: Sequence[str]) -> Tensor:
@@ -121,7 +121,7 @@ class EpisodeModel:
     def _logits(
         self, outputs: tuple[Tensor, Tensor | None], text_2CD: Tensor | None, columns_C: Tensor
     ) -> Tensor:
-        """Return each object's pair of logits [2, B, C]: by texts, or the baseline's own."""
+        """Return each object's pair of logits [2, B, C]: by texts, or a closed set's own."""
         embeddings, located = outputs
         if text_2CD is None:
             return closed_set_logits(embeddings if located is None else located, columns_C)

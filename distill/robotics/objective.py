@@ -27,7 +27,7 @@ def episode_objective(
     ``probability_BC`` is the softmax over each object's pair of texts, its positive side; ``labels_BC`` which
     objects are there, 0 and 1. ``score_bias`` is the learnt b, a scalar: tanh(b) is added to the
     probabilities, which are then clamped to 0..1. ``student_BD`` is the student's global embedding,
-    ``teacher_BD`` the teacher's of the main camera, raw; left out for the closed-set baseline.
+    ``teacher_BD`` the teacher's of the main camera, raw; left out for the closed-set student.
     """
     terms: dict[str, Tensor] = {}
     if student_BD is not None and teacher_BD is not None:

@@ -33,7 +33,7 @@ def aggregated(values_2BCL: Tensor, *, temperature: float = 1.0) -> Tensor:
 
 
 def closed_set_logits(outputs: Tensor, columns_C: Tensor) -> Tensor:
-    """Return the closed-set baseline's logits [2, B, C] of some of its A objects.
+    """Return the closed-set student's logits [2, B, C] of some of its A objects.
 
     ``outputs`` are [B, 2A], the positive half first; [B, L, 2A] of locations are aggregated.
     """

@@ -79,7 +79,7 @@ def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
         if not prompt or not text.startswith(prompt):
             raise UserError(
                 f"no prompt can be learnt for the bank {name!r}: it was not made of one prompt an object",
-                fix="use the banks labels or descriptions, and their negative ones.",
+                fix="use the banks labels or descriptions and their negative ones, each of one --template.",
             )
         description = text.removeprefix(prompt).strip().rstrip(".")
         form = described if description else "{name}"

@@ -80,11 +80,11 @@ class Head:
 
 
 def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
-    """Return one head a teacher, in the config's order; none for the closed-set baseline.
+    """Return one head a teacher, in the config's order; none for the closed-set student.
 
     UserError if the cache has no such teacher or bank, or keeps no text tower where prompts are to be learnt.
     """
-    if config.train.baseline:
+    if config.train.closed_set:
         return ()
     heads: list[Head] = []
     teachers = [cache.teacher_cache(name) for name in config.teachers]
@@ -165,7 +165,7 @@ def classifiers_for(
     One for every head with texts; results of the first head are called as their split, of another
     ``SPLIT@TEACHER``, and of the mean of several heads' logits ``SPLIT@mean``.
     """
-    if config.train.baseline:
+    if config.train.closed_set:
         columns = list(closed_set_columns(all_classes, class_names))
         return [("", slice(None), lambda outputs: outputs.float()[:, columns])]
     own = [

@@ -34,7 +34,7 @@ from distill.student.stages import with_head
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoModel:
-    """A student with a head for every teacher, none for the closed-set baseline.
+    """A student with a head for every teacher, none for the closed-set student.
 
     ``class_names`` are those that it is trained on, ``amp_dtype`` what it computes in (None: float32).
     """

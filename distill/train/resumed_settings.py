@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import CacheMismatch, some_of
@@ -15,10 +13,14 @@ from distill.config import RunConfig
 from distill.record.run_files import CONFIG, LAST
 from distill.settings import differences, from_toml
 
+if TYPE_CHECKING:
+    import torch
+
 # What changes no number of a run beyond rounding: where and how fast it is computed, how often it is saved
-# and judged. train.precision is compared as what it is on the device, data.views as those that are replayed.
+# and judged. train.precision is compared as what it is on the device, data.replay_views as those that are
+# replayed.
 FREE = {
-    *(f"data.{name}" for name in ("workers", "memory_mb", "device_images", "views")),
+    *(f"data.{name}" for name in ("workers", "memory_mb", "device_images", "replay_views")),
     *(f"train.{name}" for name in ("device", "precision", "checkpoint_steps", "eval_batch_size")),
     *(f"eval.{name}" for name in ("every", "space_images", "choose")),
 }
@@ -80,4 +82,4 @@ def _bound_to_epochs(begun: RunConfig, wanted: int) -> str:
 
 def precision_name(dtype: torch.dtype | None) -> str:
     """Return what ``train.precision`` calls what a student computes in."""
-    return str(dtype or torch.float32).removeprefix("torch.")
+    return str(dtype or "torch.float32").removeprefix("torch.")

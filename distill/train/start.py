@@ -21,15 +21,14 @@ from distill.data.teacher_texts import not_judged_note, settled, without_texts_n
 from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
-from distill.record.run_files import LAST
-from distill.record.wandb_board import wandb_module
+from distill.record.boards import TENSORBOARD_ALONE, Boards
+from distill.record.run_files import LAST, check_out
 from distill.settings import with_part
 from distill.student.build import made_of
 from distill.student.first_weights import FirstWeights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
-from distill.train.run_folder import check_out
 from distill.train.session import Session, origin_of, session_of
 
 
@@ -43,7 +42,7 @@ def train(
     check: bool = False,
     progress: Progress | None = None,
     command: Sequence[str] = (),
-    wandb: str = "",
+    boards: Boards = TENSORBOARD_ALONE,
     decoder: str = "",
     code: Path | None = None,
     notes: Sequence[str] = (),
@@ -59,8 +58,8 @@ def train(
         Compare the cache's files with their checksums.
     command
         What the summary says that made it, this process's unless given.
-    wandb
-        A project of Weights & Biases to write to as well.
+    boards
+        What is written to beside TensorBoard.
     decoder
         What decodes photos where the config leaves that to the machine; '' is the machine's.
     code
@@ -71,8 +70,8 @@ def train(
     Raises
     ------
     UserError
-        If cache, data and config do not fit, ``out`` holds something else, a loss is not finite, or Weights &
-        Biases cannot begin.
+        If cache, data and config do not fit, ``out`` holds something else, a loss is not finite, or a board
+        cannot begin.
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
@@ -80,8 +79,7 @@ def train(
     check_out(out, resume_run=resume_run)
     check_optimizer(config.optim)
     config = settled(config, EmbeddingCache.open(cache_dir))
-    if wandb:
-        wandb_module()
+    boards.check()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
     weights, origin = FirstWeights().find(config.student, origin)  # before any work is done
     if weights and config.student.start != SCRATCH:
@@ -97,7 +95,9 @@ def train(
         stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
         run = in_every_process(
-            lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
+            lambda: StudentRun(
+                session, out, resume_run=resume_run, boards=boards, command=command or sys.argv
+            )
         )
         (end,) = fit_together([run], progress=progress)
     if isinstance(end, UserError):
@@ -117,7 +117,7 @@ def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunC
                 state = read_checkpoint(path)
                 decoder = decoder or state["decoder"]
                 views = views or ("on" if identity_in(state, path).views else "off")
-    begun = {"decoder": (AUTO, decoder), "views": ("auto", views)}
+    begun = {"decoder": (AUTO, decoder), "replay_views": ("auto", views)}
     own = {name: was for name, (auto, was) in begun.items() if was and getattr(config.data, name) == auto}
     return with_part(config, "data", **own) if own else config
 

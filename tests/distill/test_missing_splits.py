@@ -133,7 +133,7 @@ def test_nothing_to_judge_on_is_said_in_one_line(split_runs, tmp_path):
 @pytest.mark.parametrize("name", ["id", "train"])
 def test_no_page_speaks_of_what_nobody_has(split_runs, tmp_path, name):
     run = split_runs / name / "run"
-    export_run(run, tmp_path / "model", ExportOptions(formats=("safetensors",), neighbours=0))
+    export_run(run, tmp_path / "model", ExportOptions(formats=("safetensors",), nearest_images=0))
     report(run, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text().partition('id="map-data"')[0]
     for text in (

@@ -93,7 +93,7 @@ def test_a_model_carries_the_identity_of_its_run_and_says_when_it_was_measured_o
 ):
     difference = "4 images here, 8 when it was trained"
     run_of = made / "runs" / "all"
-    info = export_run(run_of, tmp_path / "model", ExportOptions(data_dir=made / "half", neighbours=0))
+    info = export_run(run_of, tmp_path / "model", ExportOptions(data_dir=made / "half", nearest_images=0))
     summary = json.loads((run_of / "summary.json").read_text())
     assert (
         json.loads((tmp_path / "model" / "model.json").read_text())["source"]["identity"] == summary["data"]

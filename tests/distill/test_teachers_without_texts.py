@@ -95,7 +95,7 @@ def test_a_run_is_judged_by_its_embeddings_from_first_line_to_report(run, rows_a
 
 
 def test_retrieval_goes_by_images_alone_and_other_ways_say_what_they_need(run, photos, tmp_path):
-    options = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(views=1))
+    options = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(support_views=1))
     result = few_shot(run, tmp_path / "few", options, data_dir=photos)
     assert result["table"][0]["before"] is None
     assert 0 <= result["table"][0]["ood_query"] <= 100

@@ -33,7 +33,7 @@ def test_the_default_prompts_are_one_to_the_teacher_that_ships(episodes, tmp_pat
 
 
 def test_prompts_that_the_shipped_teacher_tells_apart_are_taken(episodes, tmp_path):
-    options = replace(SHIPPED, template=TEMPLATE, negative_template=NEGATIVE_TEMPLATE)
+    options = replace(SHIPPED, templates=(TEMPLATE,), negative_templates=(NEGATIVE_TEMPLATE,))
     assert cache_episode_features(episodes, tmp_path / "cache", options).rows == 36
 
 
@@ -42,12 +42,14 @@ def test_texts_that_are_cut_to_the_same_tokens_are_refused(episodes, tmp_path, t
     options = replace(
         SHIPPED,
         model=f"local-dir:{teacher_dir}",
-        template=long,
-        negative_template=long.replace("of a {}", "of no {}"),
+        templates=(long,),
+        negative_templates=(long.replace("of a {}", "of no {}"),),
     )
     assert "the same tokens, cut to its context" in refused(episodes, tmp_path, options)
 
 
 def test_one_text_for_both_is_refused(episodes, tmp_path, teacher_dir):
-    options = replace(SHIPPED, model=f"local-dir:{teacher_dir}", template="a {}", negative_template="a {}")
+    options = replace(
+        SHIPPED, model=f"local-dir:{teacher_dir}", templates=("a {}",), negative_templates=("a {}",)
+    )
     assert "'a plain red circle' and 'a plain red circle'" in refused(episodes, tmp_path, options)

@@ -256,10 +256,10 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
         CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "run"), "--space", "--device", "cpu"]).output
     )
     assert "linear_cka" in table
-    train(two, photos, tmp_path / "baseline", "train.baseline=true", "train.epochs=1")
+    train(two, photos, tmp_path / "baseline", "train.closed_set=true", "train.epochs=1")
     with_baseline = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "baseline"), "--space"])
     assert with_baseline.exit_code == 1
-    assert "closed-set baseline" in with_baseline.output
+    assert "closed-set student" in with_baseline.output
 
 
 def test_a_student_of_two_teachers_is_exported_with_either_embedding(two, photos, tmp_path):

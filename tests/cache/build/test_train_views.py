@@ -37,7 +37,7 @@ from distill.train.shared_batches import stream_generator
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
 
-VIEWS = ["loss.cap=0", "data.views=on"]
+VIEWS = ["loss.cap=0", "data.replay_views=on"]
 
 
 def config(*settings):
@@ -303,7 +303,7 @@ def test_shares_of_a_batch_come_out_as_in_the_whole(session):
 def test_training_learns_from_views_and_a_stopped_run_resumes_to_the_same_numbers(build, photos, tmp_path):
     given = {"cache_dir": build().path, "data_dir": photos}
     run(config(), out=tmp_path / "whole", **given)
-    run(config("data.views=off"), out=tmp_path / "plain", **given)
+    run(config("data.replay_views=off"), out=tmp_path / "plain", **given)
     with pytest.raises(Stopped):
         run(config(), out=tmp_path / "cut", progress=StopAt(30), **given)
     run(config(), out=tmp_path / "cut", resume_run=True, **given)
@@ -355,10 +355,10 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.policy=flip"], r"data\.views is on with data\.policy=flip.*crop_flip"),
+        (["data.policy=flip"], r"data\.replay_views is on with data\.policy=flip.*crop_flip"),
         (["data.per_image=false"], r"data\.per_image=false.*data\.per_image=true"),
-        (["train.baseline=true"], r"data\.views is on with train\.baseline"),
-        (["train.head_only=closed-form"], r"data\.views is on with train\.head_only"),
+        (["train.closed_set=true"], r"data\.replay_views is on with train\.closed_set"),
+        (["train.head_only=closed-form"], r"data\.replay_views is on with train\.head_only"),
     ],
 )
 def test_what_cannot_go_with_views_is_refused(settings, message):
@@ -368,7 +368,7 @@ def test_what_cannot_go_with_views_is_refused(settings, message):
 
 def test_finetuning_goes_on_with_the_views_of_its_run():
     few = finetune_config(config(), start=ROOT / "last.pt", support=FewShotConfig(shots=1))
-    assert few.data.views == "on"
+    assert few.data.replay_views == "on"
 
 
 def test_views_of_a_picture_that_was_changed_are_made_anew_and_no_other(build, photos, write_jpeg):

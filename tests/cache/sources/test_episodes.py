@@ -160,10 +160,10 @@ def test_objects_may_share_a_negative_prompt_for_each_is_weighed_against_its_own
 ):
     scanned, descriptions = EpisodeFolder.scan(folder), tmp_path / "said.txt"
     descriptions.write_text("".join(f"{name}\tNothing is to be seen.\n" for name in scanned.class_names))
-    words = {"negative_template": "a grey background", "negative_descriptions": descriptions}
+    words = {"negative_templates": ["a grey background"], "negative_descriptions": descriptions}
     banks = {
         bank.name: bank
-        for bank in episode_banks(scanned, template="a {}", descriptions=descriptions, **words)
+        for bank in episode_banks(scanned, templates=["a {}"], descriptions=descriptions, **words)
     }
     for bank in banks.values():
         check_told_apart(bank, [scanned.class_names])
@@ -188,10 +188,14 @@ def test_texts_are_the_methods_prompts(folder, tmp_path):
         == "You can find a banana in this image, except a robot arm. It is yellow."
     )
     assert banks["negative_labels"].classes == scanned.class_names
-    plain = {bank.name: bank for bank in episode_banks(scanned, template="a {}", negative_template="nothing")}
-    assert plain["labels"].texts[1] == "a mug"
+    plain = {
+        bank.name: bank
+        for bank in episode_banks(scanned, templates=["a {}", "the {}"], negative_templates=["nothing"])
+    }
+    assert plain["labels"].texts[2:4] == ("a mug", "the mug")
+    assert plain["labels"].classes[2:4] == (scanned.class_names[1],) * 2
     assert set(plain["negative_labels"].texts) == {"nothing"}
-    for wrong in ({"template": "nothing"}, {"negative_template": "{} {}"}):
+    for wrong in ({"templates": ["nothing"]}, {"negative_templates": ["{} {}"]}):
         with pytest.raises(UserError, match="template"):
             episode_banks(scanned, **wrong)
     lines = [f"{name}\tIt is {i}." for i, name in reversed(list(enumerate(scanned.class_names)))]
@@ -268,7 +272,7 @@ def test_regions_of_a_convolutional_teacher_are_refused(episodes, tmp_path):
 def test_other_prompts_are_embedded_anew_and_said(folder, teacher_dir, tmp_path):
     options, told = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0), Counted()
     cache_episode_features(folder, tmp_path / "cache", options)
-    other = replace(options, template="a photo of a {}")
+    other = replace(options, templates=("a photo of a {}",))
     summary = cache_episode_features(folder, tmp_path / "cache", other, progress=told)
     assert summary.new_rows == 0
     assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts[0] == "a photo of a banana"

@@ -205,7 +205,7 @@ def test_photos_alone_teach_with_and_without_texts(alone, tmp_path):
         (["loss.cls=0", "loss.vlalign_filter=true"], "loss.vlalign_filter needs labels"),
         (["loss.cls=0", "data.id_val=0.2"], "data.id_val needs labels"),
         (["loss.cls=0", "data.balanced=true"], "data.balanced needs labels"),
-        (["train.baseline=true"], "train.baseline needs labels"),
+        (["train.closed_set=true"], "train.closed_set needs labels"),
         (["data.pool_share=0"], "data.pool_share is 0"),
     ],
 )

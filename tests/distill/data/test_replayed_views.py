@@ -118,16 +118,16 @@ def test_a_run_that_crops_replays_views_unless_told_and_says_so(place, tmp_path)
     words = "2 crops of at least 0.3 after RandAugment(2, 9)"
     assert replayed_views(cache, config(), ["train", "pool"]).words == words
     assert replayed_views(cache, config("data.policy=randaugment"), ["train"]).words == words
-    for none in (["data.views=off"], ["train.baseline=true"], ["train.head_only=trained"]):
+    for none in (["data.replay_views=off"], ["train.closed_set=true"], ["train.head_only=trained"]):
         assert replayed_views(cache, config(*none), ["train"]).note == ""
     for policy in ("data.policy=flip", "data.per_image=false"):
         assert policy in replayed_views(cache, config(policy), ["train"]).note
     assert "no views of id_test" in replayed_views(cache, config(), ["id_test"]).note
     with pytest.raises(UserError, match=r"no views of id_test.*--views 2 --views-scale 0\.3 --view-policy r"):
-        replayed_views(cache, config("data.views=on"), ["id_test"])
+        replayed_views(cache, config("data.replay_views=on"), ["id_test"])
     runs = [
         PlannedRun(name="", point="", settings={}, seed=0, config=config(*own))
-        for own in ([], ["train.baseline=true"])
+        for own in ([], ["train.closed_set=true"])
     ]
     assert [len(groups_of(runs, views=views)) for views in (False, True)] == [1, 2]
     told = Notes()
@@ -147,7 +147,7 @@ def test_teachers_whose_views_differ_are_refused_with_the_command(place, tmp_pat
     with pytest.raises(
         CacheMismatch, match=r"--views 1 --views-scale 0\.3 --view-policy crop_flip --teacher"
     ):
-        session_of(tmp_path / "place", BOTH, "data.views=on")
+        session_of(tmp_path / "place", BOTH, "data.replay_views=on")
 
 
 def test_a_run_that_began_without_views_goes_on_without(place, tmp_path):

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from helpers.once import made_once
 from helpers.teachers import save_clip
 
-from cache.build.add_texts import TextOptions, add_texts
+from cache.build.add_texts import add_texts
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.build.text_options import TextOptions
 from cli import main
 
 SMALL = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--epochs", "1"]
@@ -200,7 +201,7 @@ def test_a_source_or_options_that_cannot_be_are_refused_in_one_line(made, other)
         (["--on", other, "--template", "no place"], "has no single {}"),
         (["--on", other, "--text", "labels", "--template", "a {}"], "--text takes a bank's own texts"),
         (["--on", other, "--pretrained", "openai"], "--pretrained is of --teacher-model"),
-        (["--on", other, "--space"], "leave out --teacher and --space"),
+        (["--on", other, "--space"], "leave out --space"),
     ):
         refused = judge(made, *words)
         assert (refused.exit_code, problem in refused.stderr) == (2, True), refused.output

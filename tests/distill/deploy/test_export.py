@@ -123,7 +123,7 @@ def test_predict_is_right_as_often_as_the_card_says(trained, exported, tmp_path,
 
 
 def test_a_sample_of_a_split_is_called_one(trained, tmp_path):
-    options = ExportOptions(formats=("safetensors",), check_images=4, neighbours=0)
+    options = ExportOptions(formats=("safetensors",), check_images=4, nearest_images=0)
     info = export_run(trained / "run", tmp_path / "model", options)
     assert info.measured["safetensors"]["splits"]["ood_test"]["images"] == 4
     assert "| ood_test | 4 of 6 |" in (tmp_path / "model" / "README.md").read_text()
@@ -191,7 +191,7 @@ def learnt(trained, tmp_path_factory) -> Path:
     settings = ["prompts.learner=coop", "prompts.n_ctx=2", "train.epochs=1", "data.id_val=0.3"]
     config = with_settings(RunConfig(), [*SMALL, *settings])
     run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=root / "run")
-    export_run(root / "run", root / "model", ExportOptions(neighbours=0))
+    export_run(root / "run", root / "model", ExportOptions(nearest_images=0))
     return root
 
 
@@ -300,13 +300,13 @@ def test_a_student_of_learnt_prompts_is_exported_with_its_texts(learnt):
     measured = info.measured["float32"]["splits"]["ood_test"]["accuracy"]
     judged = json.loads(invoke("evaluate", learnt / "run", "--device", "cpu", "--json").stdout)
     assert measured == pytest.approx(judged["ood_test"]["accuracy"])
-    assert not (learnt / "model" / "neighbours.npz").exists()
+    assert not (learnt / "model" / "nearest_images.npz").exists()
     assert json.loads((learnt / "run" / "summary.json").read_text())["status"] == "finished"
 
 
 def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
     for name, settings, message in (
-        ("closed", ["train.baseline=true"], "closed-set baseline"),
+        ("closed", ["train.closed_set=true"], "closed-set student"),
         ("cocoop", ["prompts.learner=cocoop", "prompts.n_ctx=2"], "change with the image"),
     ):
         config = with_settings(RunConfig(), [*SMALL, *settings, "train.epochs=1"])

@@ -213,9 +213,9 @@ def test_what_a_model_of_episodes_cannot_do_is_one_line(model, run, plain, episo
 
 def test_a_baseline_of_episodes_is_refused(tmp_path, episodes, episode_cache):
     run = trained_on_episodes(
-        tmp_path / "run", episodes, episode_cache, "train.baseline=true", "train.epochs=1"
+        tmp_path / "run", episodes, episode_cache, "train.closed_set=true", "train.epochs=1"
     )
-    with pytest.raises(UserError, match="closed-set baseline"):
+    with pytest.raises(UserError, match="closed-set student"):
         export_run(run, tmp_path / "model")
 
 

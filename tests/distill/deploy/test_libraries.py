@@ -89,7 +89,7 @@ def test_a_student_of_torchvision_whose_photos_are_squashed_whole_is_loaded_by_a
     settings = [*SMALL, "student.arch=torchvision:resnet18", "student.eval_crop=1", "train.epochs=1"]
     config = with_settings(RunConfig(), settings)
     run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "run")
-    info = export_run(tmp_path / "run", tmp_path / "model", ExportOptions(formats=EVERY, neighbours=0))
+    info = export_run(tmp_path / "run", tmp_path / "model", ExportOptions(formats=EVERY, nearest_images=0))
     for name in ("open_clip", "timm"):
         for split, numbers in info.measured[name]["as_loaded"].items():
             assert numbers["cosine_least"] > 0.9999
@@ -129,7 +129,7 @@ def test_open_clip_and_timm_say_what_the_student_says_with_their_own_preprocessi
 @pytest.mark.long
 def test_a_file_for_litert_says_what_the_student_says_one_photo_at_a_time(trained, tmp_path):
     pytest.importorskip("litert_torch", reason="the extra tflite is not installed")
-    options = ExportOptions(formats=("onnx", "tflite"), neighbours=0)
+    options = ExportOptions(formats=("onnx", "tflite"), nearest_images=0)
     info = export_run(trained / "run", tmp_path / "model", options)
     assert info.measured["tflite"]["splits"]["ood_test"]["largest_difference"] < 1e-4
     photo = val_photos(trained)[0]

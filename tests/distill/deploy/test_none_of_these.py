@@ -35,7 +35,7 @@ def judging(trained, tmp_path_factory):
         write_image(root / "noise" / f"{i}.png", (rng.integers(256), 0, 255), rng)
     (root / "words.txt").write_text("\n".join(WORDS))
     options = ExportOptions(
-        neighbours=0,
+        nearest_images=0,
         vocabulary=VocabularySource(words=root / "words.txt"),
         unknowns=(f"pool={root / 'noise'}",),
     )

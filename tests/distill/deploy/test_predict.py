@@ -153,7 +153,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["texts", "MODEL", "--bank", "x"], 2, "--bank is of --add"),
         (["texts", "MODEL", "--add", "kiwi", "--bank", "labels"], 1, "was exported with the model"),
         (["texts", "MODEL", "--add", "kiwi", "--bank", "../x"], 2, "cannot name a file"),
-        (["texts", "MODEL", "--add", "kiwi", "--template", "a photo"], 2, "has not one '{}'"),
+        (["texts", "MODEL", "--add", "kiwi", "--template", "a photo"], 2, "has no single {}"),
         (["texts", "MODEL", "--add", "kiwi"], 2, "give --cache"),
         (["serve", "EMPTY"], 1, "is not an exported model"),
         (["bench-model", "EMPTY"], 1, "is not an exported model"),

@@ -152,7 +152,7 @@ def test_an_int8_file_fitted_to_8_bits_is_near_its_student_and_all_else_is_as_it
     train(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "run")
     cosines, progress = {}, _Counting()
     for way in ("static", "qat"):
-        options = ExportOptions(precisions=("float32", "int8"), int8=way, neighbours=0)
+        options = ExportOptions(precisions=("float32", "int8"), int8=way, nearest_images=0)
         info = export_run(tmp_path / "run", tmp_path / way, options, progress=progress)
         cosines[way] = min(one["cosine_mean"] for one in info.measured["int8"]["splits"].values())
     total, done = progress.parts["fitting to int8"]

@@ -10,7 +10,7 @@ import pytest
 from distill.deploy.replace import put_in_place, settle
 
 FILES = {
-    "old": ("model.onnx", "texts/labels.npz", "neighbours.npz"),
+    "old": ("model.onnx", "texts/labels.npz", "nearest_images.npz"),
     "new": ("model.onnx", "texts/labels.npz", "a/b/c"),
 }
 EVENTS = {"os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}

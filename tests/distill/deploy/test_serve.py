@@ -69,7 +69,7 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         ("/predict?bank=x", raw, 404, "no text bank 'x'"),
         ("/predict?top=0", raw, 422, "top is '0'"),
         ("/predict?names=lemon,lemon", raw, 422, "'lemon' is there twice"),
-        ("/predict?neighbours=21", raw, 422, "neighbours is '21'"),
+        ("/predict?nearest_images=21", raw, 422, "nearest_images is '21'"),
         ("/predict?labels=lemon", raw, 422, "no parameter 'labels'. Fix: there are bank, names"),
         ("/nothing", raw, 404, "Not Found"),
         ("/predict", None, 405, "Method Not Allowed"),
@@ -84,10 +84,10 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
     )
     headers = {"Content-Type": "multipart/form-data; boundary=B"}
     assert (
-        service("/predict?neighbours=3", form, **headers)[1]["labels"]
+        service("/predict?nearest_images=3", form, **headers)[1]["labels"]
         == service("/predict", raw)[1]["labels"]
     )
-    assert len(service("/predict?neighbours=3", raw)[1]["neighbours"]) == 3
+    assert len(service("/predict?nearest_images=3", raw)[1]["nearest_images"]) == 3
     for wrong, message in (
         (b"--B--", "the form"),
         (b"", "the form has no file"),
@@ -216,7 +216,7 @@ def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service
         driver.find_element(By.ID, "file").send_keys(str(val_photos(trained)[0]))
         WebDriverWait(driver, 20).until(lambda d: d.find_element(By.ID, "best").text)
         assert len(driver.find_elements(By.CSS_SELECTOR, "#scores tr")) == 5
-        assert len(driver.find_elements(By.CSS_SELECTOR, "#neighbours img")) == 6
+        assert len(driver.find_elements(By.CSS_SELECTOR, "#nearest-images img")) == 6
         driver.execute_script(
             "const l = document.getElementById('names'); l.value = 'lemonn'; l.dispatchEvent(new Event('change'))"
         )

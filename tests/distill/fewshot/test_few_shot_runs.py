@@ -213,9 +213,9 @@ def code_stop_after_first_epoch(config, cached, photos, out):
 
 
 def test_a_closed_set_baseline_can_be_finetuned_and_not_retrieved_with(trained, tmp_path):
-    source = trained("baseline", "train.baseline=true")
+    source = trained("baseline", "train.closed_set=true")
     assert few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), settings=QUICK))["draws"]
-    with pytest.raises(UserError, match="closed-set baseline"):
+    with pytest.raises(UserError, match="closed-set student"):
         few_shot(source, tmp_path / "b", FewShotOptions(shots=(1,), method="retrieval"))
 
 
@@ -283,9 +283,9 @@ def test_without_weight_retrieval_is_zero_shot(viewed, tmp_path):
 
 
 def test_a_cache_without_views_names_the_command_and_one_view_needs_none(source, tmp_path):
-    with pytest.raises(UserError, match=r"--support-views 10.*--views 1"):
+    with pytest.raises(UserError, match=r"--support-views 10.*--support-views 1"):
         few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), method="retrieval"))
-    plain = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(views=1))
+    plain = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(support_views=1))
     assert few_shot(source, tmp_path / "b", plain)["draws"]
     words = ["--shots", "1", "--device", "cpu", "--out", str(tmp_path / "c"), "--method", "project,retrieval"]
     done = CliRunner().invoke(cli.main, ["fewshot", str(source), *words])
@@ -369,9 +369,9 @@ def test_projection_is_judged_with_the_refitted_layer_on_every_head(viewed, tmp_
     judge = ProjectJudge(trained, tmp_path / "out", Silent())
     assert judge.without([]).accuracy == pytest.approx(plain["ood_test"].accuracy)
     support = support_of(trained.cache, trained.folder, FewShotConfig(shots=2))
-    found, told = judge.projected(support, texts=0.5)
+    found, told = judge.projected(support, text_share=0.5)
     # The same change in the student itself.
-    change = judge.refitted(support, texts=0.5).change
+    change = judge.refitted(support, text_share=0.5).change
     layer = last_layer(trained.student, judge.features_of(judge.ood).of(np.arange(2)))[0]
     with torch.no_grad():
         layer.weight += change.view_as(layer.weight)

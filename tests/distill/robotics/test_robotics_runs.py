@@ -128,7 +128,7 @@ def test_training_lowers_the_loss(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("robotics.local=true",), ("prompts.learner=coop", "prompts.n_ctx=2"), ("train.baseline=true",)]
+    "settings", [(), ("robotics.local=true",), ("prompts.learner=coop", "prompts.n_ctx=2"), ("train.closed_set=true",)]
 )  # fmt: skip
 def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(whole, train, tmp_path, settings):
     uninterrupted, _ = whole(*settings)
@@ -286,7 +286,7 @@ def test_few_shot_episodes_join_training_and_leave_the_test(whole, episodes, epi
 
 
 def test_the_baseline_can_learn_new_objects_too(whole, tmp_path):
-    out, _ = whole("train.baseline=true")
+    out, _ = whole("train.closed_set=true")
     options = FewShotOptions(
         shots=(4,), support_seeds=(0, 1), settings=("train.epochs=1", "train.batch_size=6"), device="cpu"
     )
@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_said(whole, train, episodes, episode_cache, photos
         train("a", "robotics.negative_text=negative")
     of_photos = make_cache(tmp_path / "photo_cache", photos)
     with pytest.raises(UserError, match=r"holds no picture \(4 of no picture format"):
-        run(config("train.baseline=true"), cache_dir=of_photos.path, data_dir=episodes, out=tmp_path / "a")
+        run(config("train.closed_set=true"), cache_dir=of_photos.path, data_dir=episodes, out=tmp_path / "a")
     with pytest.raises(UserError, match=r"robotics\.local is True, but the cache is of photos"):
         run(config("robotics.local=true"), cache_dir=of_photos.path, data_dir=photos, out=tmp_path / "a")
     with pytest.raises(UserError, match=r"no file train\.h5"):
@@ -358,7 +358,7 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
         "--out",
         tmp_path / "closed",
         *quick,
-        "--baseline",
+        "--closed-set",
         "--device-images",
         "on",
     )
@@ -367,15 +367,15 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
-    views = call(*wrong, "--views=on", status=2)  # before what its settings want
-    assert "--views is for photos, and these are episodes" in views
+    views = call(*wrong, "--replay-views=on", status=2)  # before what its settings want
+    assert "--replay-views is for photos, and these are episodes" in views
     assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
     assert "--method retrieval is for photos" in call("fewshot", out, "--method", "retrieval", status=2)
     assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
         "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
     )
-    assert "--teacher judges from the cache" in call("evaluate", cache, "--teacher", "--data", data, status=2)
+    assert "leave out --data" in call("evaluate", cache, "--data", data, status=2)
     assert "is not numbers of at least 1" in call("fewshot", out, "--episodes", "0", status=2)
     error = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "coop", status=1)
     assert "does not keep its teacher's text tower" in error

@@ -237,7 +237,7 @@ def test_what_cannot_be_learnt_is_said(cached, photos, tmp_path, towered):
             data_dir=photos,
             out=tmp_path / "y",
         )
-    for wrong in ('teachers=["main","b"]', "train.baseline=true"):
+    for wrong in ('teachers=["main","b"]', "train.closed_set=true"):
         with pytest.raises(UserError, match=r"prompts\.learner"):
             with_settings(coop, [wrong])
     assert class_words(towered, "descriptions")["plum"].startswith("plum . ")

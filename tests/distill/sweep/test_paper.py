@@ -38,7 +38,7 @@ def test_the_papers_sweep_adds_one_part_after_the_other_with_three_seeds_each():
     assert [(run.point, run.seed) for run in runs] == [(name, seed) for name in ROWS for seed in (0, 1, 2)]
     for run in runs:
         assert (weights(run.config), run.config.text) == ROWS[run.point]
-        assert run.config.train.baseline == (run.point == "closed-set")
+        assert run.config.train.closed_set == (run.point == "closed-set")
         assert run.config.loss.mse_raw == 0
     filtered = {(run.config.loss.vlalign_k, run.config.loss.vlalign_filter) for run in runs}
     assert filtered == {(256, True)}

@@ -138,7 +138,7 @@ def test_a_training_begins_with_the_closed_form(train, tmp_path):
     alone = train("alone", CLOSED, STAGES)
     started = train("started", "student.head_start=closed-form", STAGES, "train.epochs=1")
     assert started["closed_form"]["ood_test_accuracy"] == alone["ood_test_accuracy"]
-    assert [line["epoch"] for line in lines(tmp_path / "started")] == [0]
+    assert [line["epoch"] for line in lines(tmp_path / "started")] == [1]
     assert not torch.equal(
         weights(tmp_path / "started")["head.weight"], weights(tmp_path / "alone")["head.weight"]
     )
@@ -178,7 +178,7 @@ def test_a_head_on_stages_is_exported_with_its_standardisation_inside(train, pho
     train("run", CLOSED, STAGES)
     from distill.deploy.export_options import ExportOptions
 
-    options = ExportOptions(formats=("onnx", "safetensors"), data_dir=photos, neighbours=0)
+    options = ExportOptions(formats=("onnx", "safetensors"), data_dir=photos, nearest_images=0)
     info = export_run(tmp_path / "run", tmp_path / "model", options)
     assert info.head == "stages"
     for measured in info.measured.values():
@@ -190,7 +190,7 @@ def test_a_head_on_stages_is_exported_with_its_standardisation_inside(train, pho
     [
         (["student.head=mlp", CLOSED], "has no closed form"),
         (["student.head=mlp", "student.head_start=closed-form"], "has no closed form"),
-        (["train.baseline=true", CLOSED], "has no teacher"),
+        (["train.closed_set=true", CLOSED], "has no teacher"),
         (["prompts.learner=coop", CLOSED], "prompts"),
         (["student.feature_noise=0.5"], "student.head=stages"),
         (["train.heads=2"], "train.heads is 2 with train.head_only=off"),

@@ -211,7 +211,7 @@ def test_one_caption_for_all_images_stops_loss_cap(photos, tmp_path):
     open_session(config("loss.cap=0"), cache_dir=same, data_dir=None)
 
 
-@pytest.mark.parametrize("setting", ["data.views=on", "fewshot.shots=1", "data.device_images=on"])
+@pytest.mark.parametrize("setting", ["data.replay_views=on", "fewshot.shots=1", "data.device_images=on"])
 def test_what_needs_images_in_any_order_asks_for_their_folder(tars, setting):
     with pytest.raises(UserError, match=r"images in any order.*--data") as error:
         open_session(config(setting), cache_dir=tars, data_dir=None)

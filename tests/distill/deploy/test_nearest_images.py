@@ -16,21 +16,21 @@ from PIL import Image
 from cache import EmbeddingCache
 from cache.sources.decoding import load_rgb
 from distill.deploy.model import Model
-from distill.deploy.neighbours import Neighbours, neighbours_of
+from distill.deploy.nearest_images import NearestImages, nearest_images_of
 from distill.deploy.run_texts import class_sets_of
 from distill.judge.trained_run import open_trained
 
 
 def test_the_nearest_come_first_each_with_its_own_cosine():
     rows = np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float16)
-    shown = Neighbours(keys=tuple("abcd"), labels=tuple("wxyz"), embeddings=rows, pictures=(b"",) * 4)
+    shown = NearestImages(keys=tuple("abcd"), labels=tuple("wxyz"), embeddings=rows, pictures=(b"",) * 4)
     nearest = shown.nearest(np.array([1.0, 0.0], dtype=np.float32), 3)
     assert [shown.keys[place] for place, _ in nearest] == ["b", "a", "c"]
     np.testing.assert_allclose([cosine for _, cosine in nearest], [1, 0.6, 0], atol=1e-3)
 
 
 def test_each_image_that_goes_along_has_its_own_label_row_and_picture(trained, plain):
-    shown = Neighbours.load(plain / "neighbours.npz")
+    shown = NearestImages.load(plain / "nearest_images.npz")
     rows = EmbeddingCache.open(trained / "cache").split("train")
     assert sorted(shown.keys) == sorted(rows.keys)
     for key, label, row, picture in zip(
@@ -45,14 +45,14 @@ def test_each_image_that_goes_along_has_its_own_label_row_and_picture(trained, p
 
 def test_the_service_shows_the_nearest_first_under_their_own_names(trained, plain):
     model, photo = Model.open(plain), val_photos(trained)[0]
-    shown = Neighbours.load(plain / "neighbours.npz")
+    shown = NearestImages.load(plain / "nearest_images.npz")
     embedding = model.embed(model.prepare(load_rgb(photo))[None])[0]
     cosines = shown.embeddings.astype(np.float64) @ embedding
     order = np.argsort(-cosines, kind="stable")[:20]  # of 24: each of the three classes is there
     with serving(plain) as ask:
-        status, answer = ask("/predict?neighbours=20", photo.read_bytes())
+        status, answer = ask("/predict?nearest_images=20", photo.read_bytes())
     assert status == 200
-    told = answer["neighbours"]
+    told = answer["nearest_images"]
     np.testing.assert_allclose([one["similarity"] for one in told], cosines[order], atol=1e-3)
     for one in told:  # near cosines may change places with the batch that they are computed in
         place = shown.keys.index(one["key"])
@@ -66,7 +66,7 @@ def test_training_images_that_changed_since_are_not_shown_as_what_the_teacher_sa
     shutil.copy(photos / "train" / "cherry" / "train_1.jpg", photos / "train" / "apple" / "train_0.jpg")
     opened = open_trained(trained / "run", data_dir=photos, device="cpu")
     banks, own = class_sets_of(opened, opened.heads[0])
-    neighbours = neighbours_of(opened, opened.heads[0], banks[own], most=200)
-    assert neighbours is not None
-    assert len(neighbours.keys) == 23
-    assert not any(key.endswith("apple/train_0.jpg") for key in neighbours.keys)
+    images = nearest_images_of(opened, opened.heads[0], banks[own], most=200)
+    assert images is not None
+    assert len(images.keys) == 23
+    assert not any(key.endswith("apple/train_0.jpg") for key in images.keys)

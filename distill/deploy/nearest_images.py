@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from distill.judge.trained_run import TrainedRun
     from distill.student.heads import Head
 
-NEIGHBOURS = "neighbours.npz"
+NEAREST_IMAGES = "nearest_images.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours:
+class NearestImages:
     """n images: keys, labels, the teacher's unit embeddings [n, D], small JPEG files."""
 
     keys: tuple[str, ...]
@@ -56,24 +56,26 @@ class Neighbours:
             )
 
     @classmethod
-    def load(cls, path: Path) -> Neighbours:
+    def load(cls, path: Path) -> NearestImages:
         """Read what :meth:`save` wrote; UserError when it is damaged."""
         with undamaged(path):
             file = read_npz(path)
             ends, jpeg = values_of(file["ends"], "i"), file["jpeg"].tobytes()
-            neighbours = cls(
+            images = cls(
                 keys=tuple(values_of(file["keys"], "U")),
                 labels=tuple(values_of(file["labels"], "U")),
                 embeddings=file["embeddings"],
                 pictures=tuple(jpeg[start:end] for start, end in pairwise([0, *ends])),
             )
-            columns = (neighbours.keys, neighbours.labels, neighbours.pictures, neighbours.embeddings)
+            columns = (images.keys, images.labels, images.pictures, images.embeddings)
             if len({len(column) for column in columns}) > 1:
                 raise ValueError("its columns differ in length")
-            return neighbours
+            return images
 
 
-def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: int) -> Neighbours | None:
+def nearest_images_of(
+    trained: TrainedRun, head: Head, classes: ClassSet, *, most: int
+) -> NearestImages | None:
     """Return ``most`` training images, as many of every class as of any other; None where there are none."""
     from distill.deploy.check import sampled
     from distill.train.outputs_of_run import small_jpeg
@@ -98,7 +100,7 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     kept = [some[i] for i in sorted(pictures)]
     names = [image.labels[0] for image in kept]
     teacher = rows.embeddings[rows.find([image.key for image in kept])]
-    return Neighbours(
+    return NearestImages(
         keys=tuple(image.key for image in kept),
         labels=tuple(label_of.get(name, name) for name in names),
         embeddings=unit(head.in_its_space(torch.from_numpy(teacher)).numpy()).astype(np.float16),
