@@ -11,10 +11,12 @@ from cache.runtime.errors import printable
 from distill.commands.options import COUNT, FOLDER, device_option, json_option, option, seed_option
 from distill.commands.tables import loading, percent, print_json, table, working
 
+SPLITS = {"id_test": "ID", "ood_test": "OOD"}
+
 
 @click.command()
 @option("--out", "Where everything goes.", FOLDER, "artifacts/demo")
-@option("--epochs", "Epochs of the student.", COUNT, 12)
+@option("--epochs", "Epochs of the student.", COUNT, 6)
 @seed_option("Decides the order and augmentation.")
 @device_option
 @json_option("Print the results as JSON.")
@@ -36,13 +38,16 @@ def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
         return
     rows = [[who, *map(percent, numbers.values())] for who, numbers in result["accuracy"].items()]
     table("macro accuracy", ["", "ID", "OOD", "ID, all names", "OOD, all names"], rows)
-    off = [f"{split} {one['before']:.1f} to {one['ece']:.1f}" for split, one in result["calibration"].items()]
-    click.echo(f"how far a probability among all names is off, in points, by calibration: {', '.join(off)}")
+    off = [
+        f"{one['ece']:.1f} on {SPLITS[split]} pictures ({one['before']:.1f} before)"
+        for split, one in result["calibration"].items()
+    ]
+    click.echo(f"calibrated: its probabilities among all names are off by {' and '.join(off)}, in points")
     if "asked" in result:
         _print_asked(result)
     for what, where in result["files"].items():
         click.echo(printable(f"{what}: {where}"))
-    for line in _next(result["files"]):
+    for line in _next(result):
         click.echo(printable(f"next: {line}"))
 
 
@@ -53,13 +58,13 @@ def _print_asked(result: dict[str, Any]) -> None:
     click.echo(printable(f"{asked['picture']}, a {asked['shows']}: {answers}"))
 
 
-def _next(files: dict[str, str]) -> list[str]:
+def _next(result: dict[str, Any]) -> list[str]:
     """Return commands to go on with."""
-    runs = Path(files["run"]).parent
+    files, runs = result["files"], Path(result["files"]["run"]).parent
     lines = [
         f"distill report {runs} --out {runs}/report.html",
         "distill adapt YOUR-PHOTOS --names names.txt --out model",
     ]
-    if "model" in files:
-        lines.insert(0, f"distill predict {files['model']} {files['pictures']}/val --reject")
+    if "asked" in result:
+        lines.insert(0, f"distill predict {files['model']} {result['asked']['picture']} --reject")
     return lines

@@ -71,10 +71,10 @@ def draw(data: Path, unknown: Path, progress: Progress) -> None:
     """Draw all pictures, unless they are there."""
     if (data / "label2text.txt").exists() and unknown.exists():
         return
-    progress.note(f"drawing pictures into {data}")
+    progress.note(f"drawing pictures into {data}: of 50 classes with labels, of 50 new ones, and a pool")
     draw_unknown(unknown)
     draw_pool(data)
-    draw_dataset(data)  # what says that all is there comes last
+    draw_dataset(data, progress=progress)  # what says that all is there comes last
 
 
 def config_of(*, epochs: int, seed: int, device: str) -> RunConfig:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.atomic_files import replacing
+from cache.runtime.progress import Progress, Silent
 from cache.sources.splits import FOLDERS
 from distill.demo.shapes import OWN, Array, Kinds, backdrop, jittered, soft, surface, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, ShapeClass, caption
@@ -81,6 +82,7 @@ def draw_dataset(
     train_per_class: int = 24,
     id_test_per_class: int = 10,
     ood_test_per_class: int = 12,
+    progress: Progress | None = None,
 ) -> None:
     """Draw the data set into ``out`` in the layout of an image folder, with texts and captions.
 
@@ -88,7 +90,8 @@ def draw_dataset(
     label2text.txt comes last, so a folder that has it is whole.
     """
     counts = {"train": train_per_class, "id_test": id_test_per_class, "ood_test": ood_test_per_class}
-    lines = []
+    progress, lines = progress or Silent(), []
+    progress.start(sum(counts.values()) * len(CLASSES) // 2, "drawing")
     for split_number, (split, count) in enumerate(counts.items()):
         for number, shape_class in enumerate(CLASSES):
             if shape_class.in_distribution == (split == "ood_test"):
@@ -101,6 +104,7 @@ def draw_dataset(
                 Image.fromarray(scene.pixels).save(file, quality=JPEG_QUALITY)
                 key = f"{FOLDERS[split]}/{shape_class.folder}/{file.name}"
                 lines.append(json.dumps({"key": key, "caption": scene.caption}))
+            progress.advance(count)
     texts = {
         "captions.jsonl": lines,
         "chatgpt.txt": [f"{one.folder}\t{one.description}" for one in CLASSES],
