@@ -40,7 +40,7 @@ Table = Mapping[str, tuple[Any, str]]
 one line that a terminal of 80 columns does not cut."""
 
 CACHE: Table = {
-    "info": ("cache:info", "Say what is in CACHE."),
+    "info": ("cache_info:info", "Say what is in CACHE."),
     "verify": ("cache:verify", "Check CACHE, and name the damaged files."),
     "repair": ("cache:repair", "Take every damaged file out of CACHE."),
     "import": ("cache:import_", "Make a cache from embeddings that are there already."),

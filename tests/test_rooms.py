@@ -92,7 +92,7 @@ DOORS = {
     },
     "huggingface_hub": {
         *("distill/deploy/card_data.py", "distill/deploy/push.py", "distill/student/first_weights.py"),
-        "cache/teacher/model_files.py",
+        *(f"cache/{name}.py" for name in ("runtime/downloads", "teacher/fetched", "teacher/model_files")),
     },
     "onnx": {"distill/deploy/onnx_files.py"},
     "onnxscript": {"distill/deploy/onnx_files.py"},

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cache.runtime.downloads import hub_file
 from cache.runtime.errors import UserError, reason_of
 from cache.store.spec import HF_HUB, LOCAL_DIR
 
@@ -24,11 +25,10 @@ def file_of(model: str, name: str) -> Path | None:
     if model.startswith(LOCAL_DIR):
         file = Path(model.removeprefix(LOCAL_DIR)) / name
         return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(model.removeprefix(HF_HUB), name))
+        return hub_file(model.removeprefix(HF_HUB), name)
     except LocalEntryNotFoundError as error:
         raise unreachable(model, error) from error
     except EntryNotFoundError:

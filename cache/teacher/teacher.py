@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import TeacherSpec
 from cache.teacher.eight_bit import EightBit
@@ -144,7 +145,9 @@ class Teacher:
         return found
 
     @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:
+    def embed_texts(
+        self, texts: Sequence[str], *, batch_size: int = BATCH, progress: Progress | None = None
+    ) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many texts were cut.
 
         UserError if it reads no texts.
@@ -152,7 +155,7 @@ class Teacher:
         side = self.text_side()
         if not texts:  # of a row group of which no row is seen any more
             return torch.empty(0, self.embed_dim), 0
-        return embedded_texts(side, texts, batch_size=batch_size)
+        return embedded_texts(side, texts, batch_size=batch_size, progress=progress)
 
     def is_too_long(self, text: str) -> bool:
         """Say whether a text is cut to fit the context; UserError if it reads no texts."""

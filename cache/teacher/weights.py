@@ -22,6 +22,7 @@ from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.hub_models import check_installed
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
+from cache.teacher.fetched import fetch_pretrained, fetch_repository
 from cache.teacher.kinds import KINDS, near_teachers
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.state_files import check_asked, is_torchscript
@@ -121,6 +122,7 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
             _refuse_weights_name(name, pretrained, tags)
         _check_activation(name, bool(config.get("quick_gelu", False)), f"{pretrained!r}")
         try:
+            fetch_pretrained(config)
             with quiet_open_clip():
                 weights = Path(open_clip.download_pretrained(config))
         # The download goes through urllib or the hub's client; each has its own family of errors.
@@ -198,9 +200,11 @@ def _from_local_dir(model: str) -> TeacherSource:
 def _from_hub(model: str) -> TeacherSource:
     from open_clip.pretrained import download_pretrained_from_hf
 
+    repository = model.removeprefix(HF_HUB)
     try:
+        fetch_repository(repository)
         with quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(model.removeprefix(HF_HUB)))
+            weights = Path(download_pretrained_from_hf(repository))
     except Exception as error:  # the hub's client has a family of errors of its own
         raise unreachable(model, error) from error
     return _with_own_config(model, _config_file(model), weights, folder=None)

@@ -13,9 +13,9 @@ from distill.api.given import Place, Settings, Watching, cache_folder, maybe_pat
 from distill.api.traces import without_a_trace
 from distill.data.folders import Data, given_of
 from distill.headline import headline, headline_splits
+from distill.record.run_files import check_out
 from distill.train.chosen_run import ChosenRun, chosen_run
 from distill.train.resumed_settings import cache_of
-from distill.train.run_folder import check_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -328,3 +328,11 @@ def wants_weights(given: dict[str, Any]) -> None:
         raise click.UsageError(
             f"--model {model} needs --pretrained: a tag such as 'openai' or a checkpoint file."
         )
+
+
+def check_run(run: Path, checkpoint: str = "last") -> None:
+    """Make sure that a run has trained, before what reads its weights is imported; UserError else."""
+    from distill.checkpoint import check_there
+    from distill.record.run_files import checkpoint_file
+
+    check_there(checkpoint_file(run, checkpoint))

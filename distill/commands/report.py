@@ -12,7 +12,7 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, json_option, option
-from distill.commands.tables import print_json, table
+from distill.commands.tables import print_json, table, working
 
 if TYPE_CHECKING:
     from distill.report.compare import Result
@@ -35,7 +35,8 @@ def report(runs: Path, out: Path, baseline: str | None) -> None:
     """
     from distill.report.page import report as write_report
 
-    written = write_report(runs, out, baseline=baseline)
+    with working("report", "runs") as progress:
+        written = write_report(runs, out, baseline=baseline, progress=progress)
     for answer in written.answers:
         click.echo(_whole_words(answer))
     if written.left_out:

@@ -31,6 +31,7 @@ from distill.commands.options import (
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     object_table,
     print_json,
     print_one_class,
@@ -156,9 +157,9 @@ def train(
       distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
+    from distill.record.run_files import check_out
     from distill.train.chosen_run import chosen_run
     from distill.train.resumed_settings import cache_of
-    from distill.train.run_folder import check_out
 
     out = _checked(out, plan=plan, resume_run=resume_run)
     given["boards"] = boards_of(given)
@@ -181,6 +182,8 @@ def train(
     if plan:
         _plan(chosen, given, unit=UNITS[contents], as_json=as_json)
         return
+    with loading():
+        import distill.train.start  # noqa: F401  (which chosen_run imports when it trains)
     with working("training", UNITS[contents]) as progress:
         summary = chosen.trained(out, resume_run=resume_run, command=sys.argv, progress=progress, **given)
     _print(summary, out, contents=contents, as_json=as_json)
@@ -226,7 +229,9 @@ def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:
 
 def _plan(chosen: ChosenRun, given: dict[str, Any], *, unit: str, as_json: bool) -> None:
     from distill.commands.train_plan import print_plan
-    from distill.train.plan import plan
+
+    with loading():
+        from distill.train.plan import plan
 
     given = {name: value for name, value in given.items() if name != "boards"}
     given |= {"cache_dir": chosen.cache, "code": chosen.code}

@@ -14,6 +14,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.json_values import value_of
+from cache.runtime.progress import Progress, Silent, counting
 from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
 from distill.judge.calibration import Calibration
@@ -111,7 +112,7 @@ class Collected:
         return (*unfinished, *((name, f"was skipped: {reason}") for name, reason in self.unreadable))
 
 
-def collect(folder: Path) -> Collected:
+def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
     """Read a run's folder, or every run one or two levels below a folder.
 
     Runs within a run (few-shot runs) are not looked for.
@@ -128,7 +129,9 @@ def collect(folder: Path) -> Collected:
             fix="give the folder of a run, or one that holds such folders.",
         )
     runs, unreadable = [], []
-    for path in paths:
+    progress = progress or Silent()
+    progress.start(len(paths), "reading runs", "runs")
+    for path in counting(progress, paths):
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         try:
             runs.append(read_run(path, name))

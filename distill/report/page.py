@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
+from cache.runtime.progress import Progress, Silent
 from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
 from distill.report import calibration, charts, costs, curves, effects, pictures, tables
@@ -40,7 +41,7 @@ class Report:
     files: tuple[Path, ...]
 
 
-def report(runs: Path, out: Path, *, baseline: str | None = None) -> Report:
+def report(runs: Path, out: Path, *, baseline: str | None = None, progress: Progress | None = None) -> Report:
     """Write a report of a run, or of a folder of runs, to ``out``.
 
     Beside the HTML file are the main tables with the ending .md and one line a run with the ending .csv. The
@@ -54,7 +55,9 @@ def report(runs: Path, out: Path, *, baseline: str | None = None) -> Report:
     """
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
-    collected = collect(runs)
+    progress = progress or Silent()
+    collected = collect(runs, progress=progress)
+    progress.start(None, "writing the page", "")
     parts = parts_of(collected.finished, baseline)
     environment = _environment()
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))

@@ -12,7 +12,6 @@ from distill.settings import with_settings
 from distill.student.own_code import with_code
 from distill.train.default_recipe import config_of, default_recipe, default_settings
 from distill.train.resumed_settings import begun_with
-from distill.train.start import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +29,8 @@ class ChosenRun:
 
     def trained(self, out: Path, **how: Any) -> dict[str, Any]:
         """Train it into ``out``, return its summary; ``how`` as :func:`distill.train.start.train` has it."""
+        from distill.train.start import train  # here, because it imports torch, which takes seconds
+
         return train(self.config, cache_dir=self.cache, code=self.code, out=out, notes=self.notes, **how)
 
 

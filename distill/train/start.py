@@ -22,14 +22,13 @@ from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
 from distill.record.boards import TENSORBOARD_ALONE, Boards
-from distill.record.run_files import LAST
+from distill.record.run_files import LAST, check_out
 from distill.settings import with_part
 from distill.student.build import made_of
 from distill.student.first_weights import FirstWeights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
-from distill.train.run_folder import check_out
 from distill.train.session import Session, origin_of, session_of
 
 
