@@ -155,7 +155,7 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
     ended = CliRunner().invoke(cli.main, [str(word) for word in words])
     assert ended.exit_code == 0, ended.output
     logged = history(out)
-    assert [line["epoch"] for line in logged] == [0, 1, 2]
+    assert [line["epoch"] for line in logged] == [1, 2, 3]
     for line, written in zip(logged, numbers(out), strict=True):
         assert line["loss/total"] == pytest.approx(written["loss_total"])
         assert line["ood_test_accuracy"] == pytest.approx(written["ood_test_accuracy"])
@@ -179,7 +179,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(cached, photos, tmp_path, o
         run(config(), **where, progress=StopAt(30))
     run(config(), **where, resume_run=True)
     assert len(ids(out)) == 1
-    assert [line["epoch"] for line in history(out)] == [0, 1, 2]
+    assert [line["epoch"] for line in history(out)] == [1, 2, 3]
 
 
 def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_path, offline):
@@ -191,7 +191,7 @@ def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_pat
     folders = [tmp_path / "mine" / f"mse={k},seed=0" for k in (0, 1)]
     assert len(ids(folders[0]) | ids(folders[1])) == 2
     for folder in folders:
-        assert [line["epoch"] for line in history(folder)] == [0, 1]
+        assert [line["epoch"] for line in history(folder)] == [1, 2]
         (begun,) = [r.run for r in records(folder) if r.WhichOneof("record_type") == "run"]
         assert (begun.display_name, begun.run_group) == (folder.name, "mine")
 
@@ -203,7 +203,7 @@ def test_of_the_processes_of_torchrun_the_first_alone_writes_to_wandb(cached, ph
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("wandb/offline-run-*"))) == 1
-    assert [line["epoch"] for line in history(out)] == [0, 1]
+    assert [line["epoch"] for line in history(out)] == [1, 2]
 
 
 @pytest.mark.parametrize("project", ["", "students"])
