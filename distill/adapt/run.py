@@ -39,7 +39,7 @@ from distill.adapt.students import (
     recipe_of,
     trained_head,
 )
-from distill.adapt.teacher import cached, with_texts
+from distill.adapt.teacher import cached, check_named, with_texts
 from distill.adapt.words import are_quick, words_for
 from distill.config import RunConfig
 from distill.deploy.replace import settle
@@ -69,6 +69,7 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     _check_out(options)
     names = read_names(options.names) if options.names is not None else None
     book = Book(options=options, progress=Once(progress or Silent()), began=began)
+    check_named(options)
     work = _Work(book=book, recipe=recipe_of(options), names=names)
     if names is not None:
         work.photos = look(options.sources, names)
