@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import multiprocessing.queues
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.signals import held, take_signals
-
-T = TypeVar("T")
+from cache.runtime.tensor_handover import hand_over_in_memory
 
 GRACE_S = 10
+# At least what a loader's queues and events take, a page of memory each.
+LOCKS, LOCKS_EACH = 8, 8
 
 
 def joined(items: Sequence[Tensor | str]) -> tuple[list[str], Tensor | None]:
@@ -38,15 +42,34 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
     return [reason or next(rest) for reason in reasons]
 
 
-def batches(items: Dataset[Any], workers: int, **given: Any) -> Iterator[Any]:
-    """Return the batches of a DataLoader whose workers :func:`begin_worker` begins; see :func:`begun`."""
-    return begun(DataLoader(items, num_workers=workers, worker_init_fn=begin_worker, **given))
+def batches(items: Dataset[Any], workers: int, *, ahead: int = 2, **given: Any) -> Iterator[Any]:
+    """Return the batches of a DataLoader, its workers started; each is ``ahead`` batches ahead.
 
-
-def begun(loader: DataLoader[T]) -> Iterator[T]:
-    """Return a loader's batches, its workers started; a signal that comes meanwhile raises after that."""
+    A signal that comes meanwhile raises after that. Where the system lets no workers start all is read here,
+    which changes no number, and a line says so once.
+    """
+    workers = workers if workers and _can_start(workers) else 0
+    begun = {"worker_init_fn": begin_worker, "prefetch_factor": ahead} if workers else {}
+    loader: DataLoader[Any] = DataLoader(items, num_workers=workers, **begun, **given)
     with held():
         return iter(loader)
+
+
+@cache
+def _can_start(workers: int) -> bool:
+    """Say whether workers can be started: what they wait for each other by lies in ``/dev/shm``."""
+    try:
+        locks = [multiprocessing.Lock() for _ in range(LOCKS + LOCKS_EACH * workers)]
+        del locks
+    except OSError as error:  # of rights, of room, or ENOSYS where there is no /dev/shm at all
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return True  # too few handles are told by those who need more of them
+        sys.stderr.write(
+            f"warning: /dev/shm cannot be used ({error.strerror}), so pictures are decoded in one process: "
+            "mount it writable (of a container --shm-size).\n"
+        )
+        return False
+    return True
 
 
 def begin_worker(number: int) -> None:
@@ -62,6 +85,7 @@ def begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_later)
     take_signals()
+    hand_over_in_memory()
     sys.excepthook = _say_unless_left
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
 

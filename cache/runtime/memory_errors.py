@@ -1,0 +1,74 @@
+"""Memory that is full, the computer's or a GPU's, and workers that end for want of it: one line each.
+
+What can be lowered is the command's to say: the fixes here name no option, and the command line
+puts its own in their place.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from cache.runtime.errors import Refused
+
+MORE = "close other programs, or give it more memory (of a container --memory)"
+FULL = (
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc|bad allocation"
+    r"|(?:CUDA|MPS|HIP|backend)(?: error:)? out of memory|_ALLOC_FAILED|Failed to allocate memory"
+)
+OF_DEVICE = r"CUDA|CUDNN|CUBLAS|MPS|HIP"
+ASKED = r"[Tt]ried to allocate ([\d.]+ \w+)|Unable to allocate ([\d.]+ \w+)"
+ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
+SHARED = r"unable to allocate shared memory|shared memory \(shm\)|Bus error"
+SHM = "/dev/shm is full (of a container --shm-size)"
+
+
+class OutOfMemory(Refused):
+    """The computer's memory is full."""
+
+
+class OutOfDeviceMemory(OutOfMemory):
+    """A GPU's memory is full."""
+
+
+class WorkerEnded(OutOfMemory):
+    """A process that decodes images ended before its time."""
+
+
+def memory_error(error: BaseException) -> OutOfMemory | None:
+    """Return the one line for memory that is full, or a worker that ended; None for another error."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and (ended := re.match(ENDED, text)):
+        return WorkerEnded(f"a process that decodes images {_end(ended[1])}", fix=f"{MORE}.")
+    if isinstance(error, RuntimeError) and re.search(SHARED, text):
+        return WorkerEnded(f"there is too little shared memory: {SHM}", fix=f"{MORE}.")
+    if isinstance(error, (OSError, LookupError, ValueError)):
+        full = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    else:
+        full = isinstance(error, MemoryError) or re.search(FULL, text) is not None
+    if not full:
+        return None
+    asked = re.search(ASKED, text)
+    more = f" ({_readable(asked[1] or asked[2])} more were asked for)" if asked else ""
+    if re.search(OF_DEVICE, text):
+        return OutOfDeviceMemory(f"the GPU's memory is full{more}", fix=f"{MORE}.")
+    return OutOfMemory(f"the computer's memory is full{more}", fix=f"{MORE}.")
+
+
+def _end(by_signal: str | None) -> str:
+    """Return how a worker ended, by what torch calls its signal."""
+    match (by_signal or "").strip():
+        case "":
+            return "ended before its time: too few file handles (ulimit -n), or no memory"
+        case "Killed":
+            return "was killed, most likely because the memory was full"
+        case "Bus error":
+            return f"ended by a bus error: {SHM}, or a file was cut while it was read"
+        case other:
+            return f"ended before its time ({other})"
+
+
+def _readable(amount: str) -> str:
+    """Return an amount of memory, bytes in GB."""
+    number, unit = amount.split()
+    return f"{float(number) / 1e9:.2f} GB" if unit == "bytes" else amount

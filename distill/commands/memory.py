@@ -1,0 +1,62 @@
+"""What a command can do with less memory: the options that a line about full memory names."""
+
+from __future__ import annotations
+
+from cache.runtime.errors import UserError
+from cache.runtime.memory_errors import MORE, OutOfDeviceMemory, OutOfMemory, WorkerEnded
+
+AGAIN = "then run the same command again: what is finished is kept."
+# Settings that change no number: a run that was stopped goes on with others.
+RESUMED = "(--resume --out RUN goes on)"
+SMALLER_RUN = (
+    "or in another --out a smaller --batch-size (--set optim.accumulate=2 makes up for it) or --image-size"
+)
+
+HOST = {
+    "cache-features": "give a smaller --batch-size or fewer --workers",
+    "train": f"give --set data.memory_mb=256 or --set data.workers=1 {RESUMED}, {SMALLER_RUN}",
+    "sweep": "give fewer --jobs, --set data.memory_mb=256 or --set data.workers=1",
+    "fewshot": "give --set data.memory_mb=256 or --set data.workers=1",
+    "export": "give fewer --check-images",
+    "predict": "give a smaller --batch-size or fewer --threads",
+    "embed": "give a smaller --batch-size or fewer --threads",
+    "serve": "give fewer --threads, or a smaller --max-pixels",
+    "bench-model": "give fewer --threads",
+    "adapt": "give a smaller student with --arch",
+    "caption": "give a smaller --batch-size or fewer --workers",
+}
+DEVICE = {
+    "cache-features": "give a smaller --batch-size, or --device cpu",
+    "train": f"give --set data.device_images=off {RESUMED}, {SMALLER_RUN}, or --set train.precision=bfloat16",
+    "sweep": "give fewer --jobs, or in another --out --set train.batch_size=N or train.precision=bfloat16",
+    "fewshot": "give a smaller --set train.batch_size=N, or --device cpu",
+    "evaluate": "give --device cpu",
+    "adapt": "give a smaller student with --arch, or --device cpu",
+    "caption": "give a smaller --batch-size, or --device cpu",
+    "embed": "give a smaller --batch-size, or --device cpu",
+    "add-texts": "give --device cpu",
+    "demo": "give --device cpu",
+}
+WORKERS = {
+    "cache-features": "give fewer --workers, or a smaller --batch-size",
+    "train": f"give --set data.workers=1 {RESUMED}, {SMALLER_RUN}",
+    "sweep": "give --set data.workers=1, or fewer --jobs",
+    "fewshot": "give --set data.workers=1",
+    "caption": "give fewer --workers",
+}
+
+
+def told_of(error: UserError, command: str, *, keeps: bool) -> UserError:
+    """Return an error with what can be lowered in a command, where memory was full; any other as it is.
+
+    ``keeps`` says whether the command goes on where it was stopped.
+    """
+    if not isinstance(error, OutOfMemory):
+        return error
+    if isinstance(error, WorkerEnded):
+        lower = WORKERS.get(command)
+    else:
+        lower = (DEVICE if isinstance(error, OutOfDeviceMemory) else HOST).get(command)
+    more = "free the GPU's memory" if isinstance(error, OutOfDeviceMemory) else MORE
+    fix = f"{lower}, or {more}" if lower else more
+    return type(error)(error.problem, fix=f"{fix}, {AGAIN}" if keeps and command != "train" else f"{fix}.")
