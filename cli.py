@@ -33,6 +33,7 @@ from cache.runtime.no_home import settle
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
+from distill.commands.memory import told_of  # not where it is needed: no memory is left then
 
 KEEP = frozenset(
     ("demo", "adapt", "cache-features", "convert", "describe", "caption", "train", "fewshot", "sweep")
@@ -187,8 +188,6 @@ def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str,
     told = error if isinstance(error, UserError) else as_user_error(error)
     if told is None:
         return None
-    from distill.commands.memory import told_of
-
     return str(told_of(told, command, keeps=keeps)), told.status
 
 

@@ -49,6 +49,8 @@ def batches(items: Dataset[Any], workers: int, *, ahead: int = 2, **given: Any) 
     which changes no number, and a line says so once.
     """
     workers = workers if workers and _can_start(workers) else 0
+    if workers and sys.unraisablehook is not _say_unless_ended:
+        sys.unraisablehook = _say_unless_ended
     begun = {"worker_init_fn": begin_worker, "prefetch_factor": ahead} if workers else {}
     loader: DataLoader[Any] = DataLoader(items, num_workers=workers, **begun, **given)
     with held():
@@ -98,6 +100,12 @@ def _leave_later(number: int, frame: FrameType | None) -> None:
 def _say_unless_left(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, (ConnectionError, EOFError)):
         sys.__excepthook__(cls, error, trace)
+
+
+def _say_unless_ended(what: Any) -> None:
+    """Say nothing of a worker's end that is noticed while a loader is being put away: it was told, or is."""
+    if not (isinstance(what.exc_value, RuntimeError) and "DataLoader worker" in str(what.exc_value)):
+        sys.__unraisablehook__(what)
 
 
 def _leave(error: Exception, batch: object) -> None:

@@ -8,13 +8,11 @@ from cache.runtime.memory_errors import MORE, OutOfDeviceMemory, OutOfMemory, Wo
 AGAIN = "then run the same command again: what is finished is kept."
 # Settings that change no number: a run that was stopped goes on with others.
 RESUMED = "(--resume --out RUN goes on)"
-SMALLER_RUN = (
-    "or in another --out a smaller --batch-size (--set optim.accumulate=2 makes up for it) or --image-size"
-)
+SMALLER = "in another --out a smaller --batch-size or --image-size"
 
 HOST = {
     "cache-features": "give a smaller --batch-size or fewer --workers",
-    "train": f"give --set data.memory_mb=256 or --set data.workers=1 {RESUMED}, {SMALLER_RUN}",
+    "train": f"give --set data.memory_mb=256 or --set data.workers=1 {RESUMED}, or {SMALLER}",
     "sweep": "give fewer --jobs, --set data.memory_mb=256 or --set data.workers=1",
     "fewshot": "give --set data.memory_mb=256 or --set data.workers=1",
     "export": "give fewer --check-images",
@@ -27,7 +25,7 @@ HOST = {
 }
 DEVICE = {
     "cache-features": "give a smaller --batch-size, or --device cpu",
-    "train": f"give --set data.device_images=off {RESUMED}, {SMALLER_RUN}, or --set train.precision=bfloat16",
+    "train": f"give --set data.device_images=off {RESUMED}, or {SMALLER}",
     "sweep": "give fewer --jobs, or in another --out --set train.batch_size=N or train.precision=bfloat16",
     "fewshot": "give a smaller --set train.batch_size=N, or --device cpu",
     "evaluate": "give --device cpu",
@@ -39,7 +37,7 @@ DEVICE = {
 }
 WORKERS = {
     "cache-features": "give fewer --workers, or a smaller --batch-size",
-    "train": f"give --set data.workers=1 {RESUMED}, {SMALLER_RUN}",
+    "train": f"give --set data.workers=1 {RESUMED}, or {SMALLER}",
     "sweep": "give --set data.workers=1, or fewer --jobs",
     "fewshot": "give --set data.workers=1",
     "caption": "give fewer --workers",
