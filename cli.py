@@ -33,7 +33,7 @@ from cache.runtime.no_home import settle
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
-from distill.commands.memory import told_of  # not where it is needed: no memory is left then
+from distill.commands.memory import told_of  # here: when it is needed no memory may be left
 
 KEEP = frozenset(
     ("demo", "adapt", "cache-features", "convert", "describe", "caption", "train", "fewshot", "sweep")

@@ -6,11 +6,11 @@ import logging
 import os
 import pwd
 
-KEEP = "set HOME (or HF_HOME) to a folder that you can write to and that has room."
+from cache.runtime.machine_limits import cores
 
 
 def settle() -> None:
-    """Let libraries find a name and a home, for this process and all that it starts.
+    """Let libraries find a name, a home and the cores, for this process and all that it starts.
 
     Without a name ``getpass.getuser()`` raises, without a home ``~`` is a folder called so in the working
     folder. ``/`` is what container engines give an unknown user: where nothing can be written there, that is
@@ -22,6 +22,9 @@ def settle() -> None:
         home = "/"
         os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
     home = os.environ["HOME"] = os.environ.get("HOME") or home
+    if hasattr(os, "sched_getaffinity") and cores() < len(os.sched_getaffinity(0)):
+        # Of a container's share of the cores they know nothing: threads that outnumber it wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     if not os.access(home, os.W_OK):
         # It says at every start that it keeps its list of fonts in a folder for temporary files.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from cache.runtime.errors import Refused, UserError, unwritable
 from cache.runtime.memory_errors import MORE, memory_error
 
+KEEP = (
+    "set HOME (or HF_HOME) to a folder that you can write to and that has room, which keeps what is fetched."
+)
 AGAIN = "then run the same command again: what is finished is kept."
 FIXES = {
     errno.ENOSPC: f"make room, {AGAIN}",
@@ -69,6 +72,12 @@ def read_error(what: object, error: BaseException) -> UserError | None:
     if refusal is None:
         return memory_error(error)
     return Refused(f"{what} could not be read ({refusal.strerror})", fix=FIXES[refusal.errno or 0])
+
+
+def kept_fix(error: BaseException) -> str:
+    """Return where to keep what is fetched, if an error says that it cannot be written, else ''."""
+    refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+    return KEEP if any(refusal.errno in refused for refusal in system_errors(error)) else ""
 
 
 def write_error(path: object, error: BaseException) -> UserError | None:

@@ -1,11 +1,11 @@
-"""What a command can do with less memory: the options that a line about full memory names."""
+"""What a command can do with less memory, and how it goes on: its part of a line about the system."""
 
 from __future__ import annotations
 
 from cache.runtime.errors import UserError
 from cache.runtime.memory_errors import MORE, OutOfDeviceMemory, OutOfMemory, WorkerEnded
+from cache.runtime.system_errors import AGAIN
 
-AGAIN = "then run the same command again: what is finished is kept."
 # Settings that change no number: a run that was stopped goes on with others.
 RESUMED = "(--resume --out RUN goes on)"
 SMALLER = "in another --out a smaller --batch-size or --image-size"
@@ -45,16 +45,19 @@ WORKERS = {
 
 
 def told_of(error: UserError, command: str, *, keeps: bool) -> UserError:
-    """Return an error with what can be lowered in a command, where memory was full; any other as it is.
+    """Return an error with what can be lowered in a command, where memory was full, and how it goes on.
 
     ``keeps`` says whether the command goes on where it was stopped.
     """
-    if not isinstance(error, OutOfMemory):
-        return error
-    if isinstance(error, WorkerEnded):
-        lower = WORKERS.get(command)
-    else:
-        lower = (DEVICE if isinstance(error, OutOfDeviceMemory) else HOST).get(command)
-    more = "free the GPU's memory" if isinstance(error, OutOfDeviceMemory) else MORE
-    fix = f"{lower}, or {more}" if lower else more
-    return type(error)(error.problem, fix=f"{fix}, {AGAIN}" if keeps and command != "train" else f"{fix}.")
+    fix = error.fix
+    if isinstance(error, OutOfMemory):
+        of_device = isinstance(error, OutOfDeviceMemory)
+        options = WORKERS if isinstance(error, WorkerEnded) else DEVICE if of_device else HOST
+        more = "free the GPU's memory" if of_device else MORE
+        fix = f"{options[command]}, or {more}" if command in options else more
+        fix = f"{fix}, {AGAIN}" if keeps and command != "train" else f"{fix}."
+    elif command == "train":
+        fix = fix.replace(AGAIN, "then run it again with --resume: what is finished is kept.")
+    elif not keeps:
+        fix = fix.replace(AGAIN, "then run the same command again.")
+    return type(error)(error.problem, fix=fix) if fix != error.fix else error
