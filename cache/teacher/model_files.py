@@ -14,8 +14,10 @@ from cache.store.spec import HF_HUB, LOCAL_DIR
 OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
 
 
-def file_of(model: str, name: str) -> Path | None:
+def file_of(model: str, name: str, *, fetch: bool = True) -> Path | None:
     """Return a file of a folder, or of a repository, from which it is downloaded; None where it has none.
+
+    Without ``fetch`` it is not downloaded.
 
     Raises
     ------
@@ -28,7 +30,7 @@ def file_of(model: str, name: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return hub_file(model.removeprefix(HF_HUB), name)
+        return hub_file(model.removeprefix(HF_HUB), name, fetch=fetch)
     except LocalEntryNotFoundError as error:
         raise unreachable(model, error) from error
     except EntryNotFoundError:
@@ -62,7 +64,8 @@ def config_of(model: str) -> tuple[str, dict[str, Any]]:
     except UserError as error:  # away from the network a repository of another library is here without it
         reached = error
     try:
-        file = file_of(model, CONFIG)
+        # A hub that did not answer is not asked again: its client tries for half a minute.
+        file = file_of(model, CONFIG, fetch=reached is None)
     except UserError:
         if reached:
             raise reached from None
