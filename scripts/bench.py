@@ -43,7 +43,10 @@ NAMES = {
             "input",
         )
     },
-    **{name: f"benchmarks.{name}" for name in ("gpu", "cache_features", "forward", "sources", "startup")},
+    **{
+        name: f"benchmarks.{name}"
+        for name in ("gpu", "cache_features", "forward", "sources", "startup", "commands")
+    },
     **{name: f"benchmarks.{name}" for name in ("cache", "growth")},
     **{name: f"benchmarks.{name}" for name in ("streaming",)},
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},

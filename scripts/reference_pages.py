@@ -6,7 +6,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from reference import commands, files, project, python, recipes, settings
+from reference import commands, files, notebooks, project, python, recipes, settings
 
 PAGES = {
     "reference/commands.md": commands.page,
@@ -14,6 +14,7 @@ PAGES = {
     "reference/recipes.md": recipes.page,
     "reference/files.md": files.page,
     "reference/api.md": python.page,
+    **notebooks.pages(),
 }
 
 
@@ -29,3 +30,8 @@ def on_files(found: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to files of the repository, which are right in the repository, be right in the site."""
     return project.linked(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what docstrings mean as code as code alone."""
+    return python.without_roles(html)

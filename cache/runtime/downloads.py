@@ -19,14 +19,15 @@ BLOCK = 1 << 20
 SECONDS = 60.0
 
 
-def hub_file(repository: str, name: str) -> Path:
+def hub_file(repository: str, name: str, *, fetch: bool = True) -> Path:
     """Return a file of a repository of the Hugging Face hub, from its client's own cache or fetched into it.
 
-    Raises what the hub's client does, which has a family of errors of its own.
+    Without ``fetch`` nobody is asked for one that is not here. Raises what the
+    hub's client does, which has a family of errors of its own.
     """
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repository, name, tqdm_class=_bar_of(name)))
+    return Path(hf_hub_download(repository, name, tqdm_class=_bar_of(name), local_files_only=not fetch))
 
 
 def url_file(url: str, file: Path, *, begins: str = "") -> Path:

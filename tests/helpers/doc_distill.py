@@ -140,7 +140,7 @@ def _student(words: list[str], world: Path) -> list[str]:
     arch, start, recipe = _value(words, "--arch"), _value(words, "--start"), _value(words, "--recipe")
     if arch and ".py:" in arch:
         return words
-    scratch = start == "scratch" or (recipe is not None and recipe not in ("head-first", "pool"))
+    scratch = start == "scratch" or not _is_pretrained(recipe)
     scratch = scratch or _of_episodes(words) or "--closed-set" in words
     words = _without(_without(words, "--arch"), "--start")
     words += ["--arch", STUDENT]
@@ -151,6 +151,12 @@ def _student(words: list[str], world: Path) -> list[str]:
     if words[0] == "train":
         words = [*_without(words, "--image-size"), "--image-size", "32"]
     return words
+
+
+def _is_pretrained(recipe: str | None) -> bool:
+    if recipe and Path(recipe).is_file():
+        return 'start = "pretrained"' in Path(recipe).read_text()
+    return recipe in (None, "head-first", "pool")
 
 
 def _of_episodes(words: list[str]) -> bool:
