@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -59,6 +58,8 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if args.keep_from and not args.keep:
         parser.error("--keep-from goes with --keep MACHINE")
+    if args.keep and args.device == "cpu" and not args.keep_from:
+        parser.error("--keep is of a GPU's numbers: leave out --device cpu")
     return args
 
 
@@ -122,23 +123,28 @@ def ended(args: argparse.Namespace, outcomes: Sequence[Outcome], result: dict[st
 
 
 def keep(result: dict[str, Any], machine: str) -> int:
-    """Keep a result in BENCHMARKS.md, under a machine's name, which is added where it is new."""
+    """Keep a result in BENCHMARKS.md, under a machine's name."""
     sys.path.insert(0, str(ROOT))
     import bench
 
-    names = bench.machines(bench.RESULTS)
-    if machine not in names:
-        said = [row["said"] for row in result["rows"] if row["part"] == "machine"]
-        bench.write_json(bench.RESULTS / "machines.json", names | {machine: "; ".join(said)})
-    run = {name: result[name] for name in ("date", "card", "driver", "versions", "rows")}
-    command = shlex.join([*shlex.split(result["command"]), "--keep", "MACHINE"])
-    bench.keep("gpu", {"machine": machine, "command": command, **run}, bench.RESULTS)
-    kept = bench.kept_of("gpu", bench.RESULTS)
-    bench.write_json(
-        bench.RESULTS / "gpu.json", {**kept, "notes": []}
-    )  # which said that it is still to be run
+    keep_in(bench.RESULTS, result, machine)
     bench.write_page()
     return 0
+
+
+def keep_in(folder: Path, result: dict[str, Any], machine: str) -> None:
+    """Keep a result among those of a folder; a machine that is new there is added by what it is."""
+    import bench
+
+    names = bench.machines(folder)
+    if machine not in names:
+        said = [row["said"] for row in result["rows"] if row["part"] == "machine"]
+        bench.write_json(folder / "machines.json", names | {machine: "; ".join(said)})
+    run = {name: result[name] for name in ("date", "card", "driver", "versions", "rows")}
+    command = f"{result['command']} --keep MACHINE"
+    bench.keep("gpu", {"machine": machine, "command": command, **run}, folder)
+    kept = bench.kept_of("gpu", folder)
+    bench.write_json(folder / "gpu.json", {**kept, "notes": []})  # which said that it is still to be run
 
 
 if __name__ == "__main__":

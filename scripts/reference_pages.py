@@ -29,3 +29,8 @@ def on_files(found: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to files of the repository, which are right in the repository, be right in the site."""
     return project.linked(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what docstrings mean as code as code alone."""
+    return python.without_roles(html)

@@ -36,7 +36,7 @@ PARTS = {
     "step-compiled": Part(title="step, compiled", run="training:step_compiled", limit=110),
     "forward-compiled": Part(title="teacher, compiled", run="teacher:forward_compiled", limit=110),
 }
-MULTI = {"several": Part(title="two processes", run="several:two_processes", limit=110)}
+MULTI = {"several": Part(title="two processes", run="several:two_processes", limit=120)}
 # With --multi it comes before the compiled ones.
 BEFORE = "step-compiled"
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ import torch
 
 from benchmarks.turns import Row, command_failed
 from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
 from distill.demo.scenes import draw_dataset
-from gpu.work import DEMO_TEACHER, Work, goal
+from distill.settings import load_recipe, with_settings
+from distill.train.start import train
+from gpu.work import DEMO_TEACHER, Work
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
@@ -29,24 +31,17 @@ def two_processes(work: Work) -> None:
     if work.on_gpu and torch.cuda.device_count() < 2:
         work.keep([{"skipped": True, "said": "one GPU is here, and two processes by NCCL want one each"}])
         return
-    root, size = work.folder("several"), 4 if work.small else 100
-    draw_dataset(root / "data", train_per_class=size, id_test_per_class=2, ood_test_per_class=2)
+    root, size = work.folder("several"), 1 if work.small else 100
+    draw_dataset(root / "data", train_per_class=size, id_test_per_class=1, ood_test_per_class=1)
     rows: list[Row] = [_stage_1(work, root)]
     work.keep(rows)
     work.keep([*rows, *_training(work, root)])
 
 
 def _stage_1(work: Work, root: Path) -> Row:
-    words = [
-        "cache-features",
-        root / "data",
-        "--model",
-        f"local-dir:{DEMO_TEACHER}",
-        "--device",
-        work.device.type,
-    ]
-    for name, many in (("one", False), ("two", True)):
-        _run([*words, "--out", root / name], many=many)
+    model, device = f"local-dir:{DEMO_TEACHER}", work.device.type
+    cache_features(root / "data", root / "one", FeatureOptions(model=model, device=device))
+    _by_two("cache-features", root / "data", "--out", root / "two", "--model", model, "--device", device)
     first, second = (EmbeddingCache.open(root / name).split("train") for name in ("one", "two"))
     place = {key: row for row, key in enumerate(second.keys)}
     order = [place[key] for key in first.keys]
@@ -59,12 +54,11 @@ def _training(work: Work, root: Path) -> list[Row]:
     size = {"image_size": 32, "batch": 20} if work.small else {"image_size": 224, "batch": 256}
     settings = [f"student.image_size={size['image_size']}", f"train.batch_size={size['batch']}"]
     settings += [f"train.device={work.device.type}", "train.epochs=2"]
+    config = with_settings(load_recipe("smoke"), settings)
+    train(config, cache_dir=root / "one", data_dir=root / "data", out=root / "run-one")
     chosen = [word for setting in settings for word in ("--set", setting)]
-    lines = {}
-    for name, many in (("run-one", False), ("run-two", True)):
-        _run(["train", root / "one", "--out", root / name, "--recipe", "smoke", *chosen], many=many)
-        lines[name] = _last_line(root / name / "metrics.jsonl")
-    one, two = lines.values()
+    _by_two("train", root / "one", "--out", root / "run-two", "--recipe", "smoke", *chosen)
+    one, two = (_last_line(root / name / "metrics.jsonl") for name in ("run-one", "run-two"))
     losses = [name for name in one if name.startswith("loss_")]
     apart = max(abs(two[name] - one[name]) / max(abs(one[name]), 1e-9) for name in losses)
     about = f"resnet18, {size['image_size']} px, batch {size['batch']}"
@@ -75,7 +69,7 @@ def _training(work: Work, root: Path) -> list[Row]:
             "images/s": two["images_per_s"],
             "time ratio": one["images_per_s"] / two["images_per_s"],
             "said": f"losses after two epochs {apart:.1e} apart; {_joined(work)}",
-            **goal(apart, most=MOST_APART, of=" apart"),
+            **work.goal(apart, most=MOST_APART, of=" apart"),
         },
     ]
 
@@ -84,18 +78,12 @@ def _joined(work: Work) -> str:
     return "NCCL" if work.on_gpu else "gloo"
 
 
-def _run(words: Sequence[Any], *, many: bool) -> None:
-    """Run a command of ``distill`` in one process or in two."""
-    command = [sys.executable, "-P", "-m", "cli", *map(str, words)]
-    if many:
-        command = [sys.executable, *TORCHRUN, *command]
+def _by_two(*words: object) -> None:
+    """Run a command of ``distill`` in two processes."""
+    command = [sys.executable, *TORCHRUN, sys.executable, "-P", "-m", "cli", *map(str, words)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    ended = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
         print(ended.stdout, ended.stderr)
         raise command_failed(f"distill {words[0]}", ended.returncode, ended.stderr)

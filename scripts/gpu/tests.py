@@ -29,7 +29,8 @@ def marked_gpu(work: Work) -> None:
 
 def is_marked(path: Path) -> bool:
     """Say whether a file has tests marked gpu."""
-    return "pytest.mark.gpu" in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    return "pytest.mark.gpu" in text or "helpers.devices" in text
 
 
 def _met(status: int) -> str:

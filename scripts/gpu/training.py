@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import step_options, train_step
 from benchmarks.steps import STEP_OPTIONS, open_resident, own_step
 from benchmarks.turns import Row
-from gpu.work import MOST_STEP, Work, arguments, goal, peak_gb
+from gpu.work import MOST_STEP, Work, arguments, peak_gb
 
 STUDENTS = ("resnet18", "vit_b_32")
 STEPS = 5
@@ -33,26 +33,26 @@ def _steps(work: Work, compile: str) -> None:
     for arch in STUDENTS[:1] if work.small else STUDENTS:
         more = {"compile": "off" if work.small else compile}  # on a CPU that takes minutes
         row = train_step.measure(_arguments(work, train_step.OPTIONS, arch=arch, **more))[0][0]
-        rows += _beside_plain(row, f"{arch}, batch {work.batch_size}", peak_gb(work.device))
+        rows += _beside_plain(work, row, f"{arch}, batch {work.batch_size}")
         work.keep(rows)
 
 
-def _beside_plain(row: Row, about: str, memory: float | None) -> list[Row]:
+def _beside_plain(work: Work, row: Row, about: str) -> list[Row]:
     return [
         {"what": f"plain step: {about}", "images/s": row["plain, images/s"], "time ratio": 1.0},
         {
             "what": f"whole step: {about}",
             "images/s": row["whole step, images/s"],
             "time ratio": row["time ratio"],
-            "GPU memory": memory,
-            **goal(row["time ratio"], most=MOST_STEP, of=" of plain"),
+            "GPU memory": peak_gb(work.device),
+            **work.goal(row["time ratio"], most=MOST_STEP, of=" of plain"),
         },
         {"what": f"without augmentation: {about}", "time ratio": row["ratio without augmentation"]},
     ]
 
 
 def options(work: Work) -> None:
-    """Measure what a pool and replayed views cost a step."""
+    """Measure what a pool and replayed views cost a step, on the device."""
     ways = [step_options.POOL, step_options.VIEWS]
     args = _arguments(work, step_options.OPTIONS, arch=STUDENTS[0], ways=ways)
     rows, _ = step_options.measure(args)

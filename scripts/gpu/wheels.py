@@ -7,7 +7,7 @@ what it is; what they depend on is looked for in the same folder.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -21,6 +21,8 @@ NEEDED = (
     *("braceexpand", "click", "filelock", "h5py", "huggingface_hub", "numpy", "open_clip_torch", "pillow"),
     *("rich", "safetensors", "timm", "torchmetrics", "torchvision", "webdataset"),
 )
+# FAISS goes by several names (faiss-cpu, faiss-gpu-cu12, conda's faiss): what is imported counts.
+FAISS = "faiss-cpu"
 # Of the tests marked gpu, which are left out without it.
 OF_TESTS = ("pytest",)
 # What those need in their newest releases, for a folder of wheels that is made where there is a network.
@@ -43,8 +45,9 @@ def plain(name: str) -> str:
 
 
 def missing(packages: Iterable[str]) -> list[str]:
-    """Return which of some packages, and of those that they need, are not installed."""
-    seen, lacking, todo = {*NEVER}, list[str](), [plain(name) for name in packages]
+    """Return which of some packages, of those that they need, and FAISS are not installed."""
+    seen, todo = {*NEVER}, [plain(name) for name in packages]
+    lacking = [FAISS] if importlib.util.find_spec("faiss") is None else []
     while todo:
         name = todo.pop(0)
         if name in seen:
@@ -142,10 +145,12 @@ def _install(packages: Sequence[str], wheels: str, folder: Path) -> str:
 
 def listing() -> str:
     """Return what a folder of wheels has to hold, and how it is made where there is a network."""
-    names = " ".join(sorted(name for name in {*map(plain, NEEDED), *OF_TESTS, *NEXT} if name not in AT_HAND))
+    names = " ".join(
+        sorted(name for name in {FAISS, *map(plain, NEEDED), *OF_TESTS, *NEXT} if name not in AT_HAND)
+    )
     download = "pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels"
     return f"""\
-Beside torch and torchvision the check needs these, as far as the machine has not got them (22 MB in all):
+Beside torch and torchvision the check needs these, as far as the machine has not got them (42 MB in all):
   {names}
 Where there is a network, with the version of the other machine's Python (python3 --version):
   {download} {names}

@@ -52,6 +52,14 @@ class Work:
         """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
+    def goal(self, value: float, *, least: float | None = None, most: float = 0.0, of: str = "") -> Row:
+        """Return what a table says of a goal, and whether ``value`` meets it; the small form has none."""
+        if self.small:
+            return {}
+        if least is not None:
+            return {"goal": f"at least {least:g}{of}", "met": "yes" if value >= least else "no"}
+        return {"goal": f"at most {most:g}{of}", "met": "yes" if value <= most else "no"}
+
     def folder(self, name: str) -> Path:
         """Return a new folder."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))
@@ -84,13 +92,6 @@ def teacher_of(work: Work) -> dict[str, str]:
         weights_of(TEACHER, temporary)
         (temporary / "random.pt").replace(made / "random.pt")
     return {"model": TEACHER, "weights": str(made / "random.pt")}
-
-
-def goal(value: float, *, least: float | None = None, most: float | None = None, of: str = "") -> Row:
-    """Return what a table says of a goal, and whether ``value`` meets it."""
-    if least is not None:
-        return {"goal": f"at least {least:g}{of}", "met": "yes" if value >= least else "no"}
-    return {"goal": f"at most {most:g}{of}", "met": "yes" if value <= (most or 0.0) else "no"}
 
 
 def peak_gb(device: torch.device) -> float | None:

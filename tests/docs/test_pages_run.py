@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from filelock import FileLock
 from helpers.doc_pages import ROOT, RUN, Block, blocks, name_of, pages
 from helpers.doc_world import make_world
 from helpers.once import made_once
+from helpers.processes import HELPERS, python
 
 pytestmark = pytest.mark.long
 SECONDS = 900
@@ -46,8 +48,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", [page for page in pages() if any(map(runs, blocks(page)))], ids=name_of)
 def test_every_command_of_a_page_runs(page, tmp_path, world):
     side, here = tmp_path / "side", tmp_path / "here"
-    side.mkdir()
     here.mkdir()
+    programs(side / "bin")
     script, servers = side / "page.sh", side / "servers"
     script.write_text(script_of(page, side), encoding="utf-8")
     serves = "distill serve" in script.read_text(encoding="utf-8")
@@ -57,7 +59,7 @@ def test_every_command_of_a_page_runs(page, tmp_path, world):
             pytest.skip("another program listens at port 8000")
         try:
             done = subprocess.run(
-                ["bash", script], cwd=here, env=surroundings(world, servers), capture_output=True, text=True,
+                ["bash", script], cwd=here, env=surroundings(world, side), capture_output=True, text=True,
                 timeout=SECONDS, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         finally:
@@ -65,14 +67,23 @@ def test_every_command_of_a_page_runs(page, tmp_path, world):
     assert done.returncode == 0, f"{name_of(page)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
 
 
-def surroundings(world: Path, servers: Path) -> dict[str, str]:
+def programs(folder: Path) -> None:
+    """Write the programs that stand before the real ones; each is a process that need import nothing anew."""
+    folder.mkdir(parents=True)
+    for name in ("distill", "torchrun", "have", "python"):
+        words = [*python(), *(() if name == "python" else (str(HELPERS / "doc_distill.py"), name))]
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (folder / name).chmod(0o755)
+
+
+def surroundings(world: Path, side: Path) -> dict[str, str]:
     """The environment of a page: the programs that stand before the real ones, and no network."""
     return {
         **os.environ,
-        "PATH": f"{world / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PATH": f"{side / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
         "DOC_WORLD": str(world),
-        "DOC_SERVERS": str(servers),
+        "DOC_SERVERS": str(side / "servers"),
         "HF_HUB_OFFLINE": "1",
         "WANDB_MODE": "offline",
         "OMP_NUM_THREADS": "1",

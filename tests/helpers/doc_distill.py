@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -26,9 +28,20 @@ import click
 
 STUDENT = "timm:test_resnet"
 EPOCHS = "2"
-# Sweeps that ship whose runs differ in the student.
-OF_STUDENTS = ("students",)
-FROM_SCRATCH = ("small", "smoke")
+
+
+# By what a set-up block calls it, where it lies in the world; what begins with a / is of the repository.
+THINGS = {
+    "photos": "photos",
+    "pool": "pool",
+    "lists": "list.csv",
+    "cache": "cache",
+    "run": "run",
+    "model": "model",
+    "episodes": "episodes",
+    "recipe": "/distill/demo/demo.toml",
+}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -36,21 +49,31 @@ def main() -> None:
     program, *words = sys.argv[1:]
     world = Path(os.environ["DOC_WORLD"])
     if program == "have":
-        from helpers.doc_world import copy
-
         copy(world, words[0], Path(words[1]))
     elif program == "torchrun":
         asked = re.sub(r"--nproc-per-node[= ]\S+", "--nproc-per-node=2", " ".join(words)).split(" ")
-        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *asked])
-    elif program == "python":
-        os.execv(sys.executable, [sys.executable, *words])
+        sys.argv = ["torchrun", *asked]
+        runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)
     else:
         words = changed(words, world)
-        whole = [sys.executable, "-m", "cli", *words]
         if words[:1] == ["serve"] and "--help" not in words:
-            in_the_background(whole)
+            in_the_background([sys.executable, "-m", "cli", *words])
         else:
-            os.execv(sys.executable, whole)
+            sys.argv = ["distill", *words]
+            from cli import main
+
+            main(prog_name="distill")
+
+
+def copy(world: Path, thing: str, place: Path) -> None:
+    """Put a thing of the world at a place of the page's own."""
+    where = THINGS[thing]
+    source = ROOT / where[1:] if where.startswith("/") else world / where
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place)
+    else:
+        shutil.copy(source, place)
 
 
 def changed(words: Sequence[str], world: Path) -> list[str]:
@@ -98,7 +121,7 @@ def _teacher(name: str, words: list[str], world: Path) -> list[str]:
     """Put a teacher on the disk in place of one on the web."""
     option = "--teacher-model" if "--teacher-model" in words else "--model"
     given = _value(words, option)
-    if given and (given.startswith("local-dir:") or ".py:" in given):
+    if given and (".py:" in given or Path(given.removeprefix("local-dir:")).is_dir()):
         return words
     asks = name in ("cache-features", "robotics cache-features") or (
         name == "adapt" and "--cache" not in words
@@ -117,7 +140,7 @@ def _student(words: list[str], world: Path) -> list[str]:
     arch, start, recipe = _value(words, "--arch"), _value(words, "--start"), _value(words, "--recipe")
     if arch and ".py:" in arch:
         return words
-    scratch = start == "scratch" or (recipe is not None and recipe not in ("head-first", "pool"))
+    scratch = start == "scratch" or not _is_pretrained(recipe)
     scratch = scratch or _of_episodes(words) or "--closed-set" in words
     words = _without(_without(words, "--arch"), "--start")
     words += ["--arch", STUDENT]
@@ -128,6 +151,12 @@ def _student(words: list[str], world: Path) -> list[str]:
     if words[0] == "train":
         words = [*_without(words, "--image-size"), "--image-size", "32"]
     return words
+
+
+def _is_pretrained(recipe: str | None) -> bool:
+    if recipe and Path(recipe).is_file():
+        return 'start = "pretrained"' in Path(recipe).read_text()
+    return recipe in (None, "head-first", "pool")
 
 
 def _of_episodes(words: list[str]) -> bool:

@@ -99,6 +99,8 @@ def commands(text: str) -> Iterator[list[str]]:
             words = list(lexer)
         except ValueError:  # a quote that goes on in the next line
             continue
+        if words[:1] in (["docker"], ["podman"]):  # where it is an image's name
+            continue
         while "distill" in words:
             words = words[words.index("distill") + 1 :]
             end = next((i for i, word in enumerate(words) if re.fullmatch(r"[;&|()<>]+", word)), len(words))

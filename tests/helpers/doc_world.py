@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +18,14 @@ COLOURS = {
 }
 ID, OOD = ("rose", "sunflower", "tulip"), ("daisy", "orchid")
 STUDENT = "timm:test_resnet"
-# By what a set-up block calls it, where it lies in the world.
-THINGS = {
-    "photos": "photos",
-    "pool": "pool",
-    "lists": "list.csv",
-    "cache": "cache",
-    "run": "run",
-    "model": "model",
-    "episodes": "episodes",
-}
 
 
 def make_world(root: Path) -> None:
-    """Draw, embed, train and export what pages begin with; and the programs that stand before the real ones."""
+    """Draw, embed, train and export what pages begin with: see ``THINGS`` of ``doc_distill.py``."""
     _draw(root)
     save_clip(root / "teacher", seed=0, text={"layers": 1})
     save_clip(root / "second", seed=1, text={"layers": 1})
     _student(root / "student.safetensors")
-    _programs(root / "bin")
     _first_steps(root)
 
 
@@ -79,15 +66,6 @@ def _student(file: Path) -> None:
     save_file(timm.create_model(STUDENT.removeprefix("timm:"), pretrained=False).state_dict(), file)
 
 
-def _programs(folder: Path) -> None:
-    folder.mkdir()
-    stand_in = Path(__file__).with_name("doc_distill.py")
-    for name in ("distill", "torchrun", "python", "have"):
-        program = folder / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stand_in}" {name} "$@"\n')
-        program.chmod(0o755)
-
-
 def _first_steps(root: Path) -> None:
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.config import RunConfig
@@ -104,13 +82,3 @@ def _first_steps(root: Path) -> None:
     config = with_settings(RunConfig(), settings)
     train(config, cache_dir=root / "cache", data_dir=root / "photos", out=root / "run")
     export_run(root / "run", root / "model")
-
-
-def copy(root: Path, thing: str, place: Path) -> None:
-    """Put a thing of the world at a place of the page's own."""
-    source = root / THINGS[thing]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, place)
-    else:
-        shutil.copy(source, place)

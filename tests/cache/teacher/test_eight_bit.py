@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.devices import DEVICES
 from PIL import Image
 
 from cache.teacher.any_shape import AnyShape, squashed
@@ -12,17 +13,6 @@ from cache.teacher.eight_bit import eight_bit
 from cache.teacher.load import load_teacher
 
 import timm.data  # isort: skip
-
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-        ],
-    ),
-]
 
 
 def picture(width=60, height=41):
@@ -50,14 +40,6 @@ def test_both_halves_give_the_bits_of_the_whole(teacher_dir, device, dtype):
             numbers = halves.numbers(pixels[None].to(device), dtype).cpu()[0]
             assert numbers.dtype == dtype
             assert torch.equal(numbers, transform(photo).to(dtype))
-
-
-def test_rows_of_pixels_are_those_of_numbers(teacher_dir):
-    teacher = load_teacher(f"local-dir:{teacher_dir}", precision="bfloat16")
-    photos = [picture(), picture(90, 50)]
-    numbers = torch.stack([teacher.transform(photo) for photo in photos])
-    pixels = torch.stack([teacher.eight_bit.pixels(photo) for photo in photos])
-    assert torch.equal(teacher.embed_images(pixels), teacher.embed_images(numbers))
 
 
 def test_a_preprocessing_that_ends_otherwise_is_left_whole():
