@@ -11,6 +11,7 @@ import torch
 from cache.runtime.atomic_files import replacing
 from cache.runtime.devices import widest_float
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
+from cache.runtime.folder_kinds import is_instead
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
@@ -34,7 +35,9 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     if not path.is_file():
         others = sorted(other.stem for other in path.parent.glob("*.pt"))
         fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
-        raise UserError(f"there is no checkpoint {path}", fix=fix)
+        raise UserError(
+            f"there is no checkpoint {path.name} in {path.parent}{is_instead(path.parent)}", fix=fix
+        )
     state = _loaded(path, device)
     version = state.get("schema_version") if isinstance(state, dict) else None
     if version != SCHEMA_VERSION:
