@@ -65,6 +65,12 @@ class EmbeddingCache:
         self._splits: dict[str, SplitRows] = {}
         self._checked: set[str] = set()
 
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {self.journal.rows(name):,}" for name in self.split_names)
+        scheme, colon, place = self.teacher_spec.model.rpartition(":")
+        model = f"{scheme}{colon}{Path(place).name}" if scheme == "local-dir" else self.teacher_spec.model
+        return f"EmbeddingCache({str(self.path)!r}: {model}, rows of {self.embed_dim}: {rows or 'none'})"
+
     @classmethod
     def open(cls, path: Path | str, *, check: bool = False) -> EmbeddingCache:
         """Open a cache folder; with ``check`` every file is compared with its checksum when first opened.

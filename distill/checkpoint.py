@@ -1,20 +1,23 @@
-"""The file that a run's state is in: written whole, read without executing anything in it."""
+"""The file that a run's state is in: written whole, read without executing anything in it.
+
+Torch is imported when one is read or written: that there is none is said without waiting for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.devices import widest_float
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.folder_kinds import is_instead
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA_VERSION = 4
 NOT_TRAINED = "give the folder of a run that has trained."
@@ -22,6 +25,8 @@ NOT_TRAINED = "give the folder of a run that has trained."
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a run's state with the version of its form, whole or not at all."""
+    import torch
+
     with replacing(path) as temporary:
         torch.save({"schema_version": SCHEMA_VERSION, **state}, temporary)
         append_checksum(temporary)
@@ -32,12 +37,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
 
     UserError if there is none, it is damaged, or another version wrote it.
     """
-    if not path.is_file():
-        others = sorted(other.stem for other in path.parent.glob("*.pt"))
-        fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
-        raise UserError(
-            f"there is no checkpoint {path.name} in {path.parent}{is_instead(path.parent)}", fix=fix
-        )
+    check_there(path)
     state = _loaded(path, device)
     version = state.get("schema_version") if isinstance(state, dict) else None
     if version != SCHEMA_VERSION:
@@ -45,7 +45,20 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     return state
 
 
+def check_there(path: Path) -> None:
+    """Make sure that there is a checkpoint; UserError with those that the run has, where it has others."""
+    if not path.is_file():
+        others = sorted(other.stem for other in path.parent.glob("*.pt"))
+        fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
+        where = f"{path.parent}{is_instead(path.parent)}"
+        raise UserError(f"there is no checkpoint {path.name} in {where}", fix=fix)
+
+
 def _loaded(path: Path, device: torch.device | str) -> Any:
+    import torch
+
+    from cache.runtime.devices import widest_float
+
     try:
         # torch itself compares none.
         sound = matches_appended_checksum(path)
@@ -68,6 +81,8 @@ def _loaded(path: Path, device: torch.device | str) -> Any:
 
 def _narrowed(value: Any, device: torch.device) -> Any:
     """Return what a checkpoint holds with its tensors on a device that has no float64: these in float32."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         return value.to(device, torch.float32 if value.dtype == torch.float64 else value.dtype)
     if isinstance(value, dict):
@@ -88,6 +103,8 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
+    import torch
+
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 

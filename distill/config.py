@@ -28,7 +28,7 @@ class StudentConfig:
     ``key=value`` arguments of the network, values as in TOML. It is judged at ``eval_size`` pixels (0:
     ``image_size``), the middle ``eval_crop`` of the side of the whole picture. Its trunk, all but the last
     layer, is not trained in the first ``freeze_epochs``; with ``freeze_batch_norm`` the trunk's batch norms
-    keep the statistics that they began with. ``head`` linear is the model's own last layer; stages reads mean
+    keep the statistics that they began with. ``head`` linear is the model's own last layer, stages reads mean
     and deviation of every stage of the trunk, mlp puts a hidden layer of ``hidden`` on those. ``head_start``
     closed-form begins with the ridge from the trunk's features to the teacher's rows, of lambda ``ridge`` (0:
     chosen on class_val, else id_val, else by the cosine on a tenth of the images held out).
@@ -75,10 +75,17 @@ class StudentConfig:
 class LossConfig:
     """How much each loss counts (0 leaves it out), and what they share.
 
-    ``temperature`` is cls's, and im_cst's and vlalign's where theirs is 0. ``vlalign_standardize`` compares
-    logits of mean 0 and deviation 1 over an image's texts (logit standardisation, arXiv 2403.01427), at
-    vlalign_temperature, or 1. ``im_cst_bank`` is how many cached rows im_cst has as further negatives, -1 is
-    all. ``center`` takes from the teacher's rows and texts their means over what is trained on.
+    ``cls`` is the cross-entropy with the class texts; ``mse`` the squared distance from the teacher's
+    unit row, ``mse_raw`` from its row as it is; ``im_cst`` finds an image's row among the batch's;
+    ``im_cst_bidirectional`` and the image of a row; ``vlalign`` compares the student's and the teacher's
+    distributions over the ``vlalign_k`` texts nearest to the teacher's row; ``vlalign_filter`` leaves out
+    images that the teacher gets wrong; ``cap`` finds an image's caption among the batch's.
+
+    ``temperature`` is cls's, and im_cst's and vlalign's where ``im_cst_temperature`` or
+    ``vlalign_temperature`` is 0. ``vlalign_standardize`` compares logits of mean 0 and deviation 1 over
+    an image's texts (logit standardisation, arXiv 2403.01427), at vlalign_temperature, or 1.
+    ``im_cst_bank`` is how many cached rows im_cst has as further negatives, -1 is all. ``center`` takes
+    from the teacher's rows and texts their means over what is trained on.
 
     ``standardise`` phi-s divides every teacher's squared distances in mse and mse_raw by the variance of its
     rows, which is all that the map of :mod:`distill.student.phi_s` does to them: teachers count alike, and
@@ -136,10 +143,11 @@ class OptimConfig:
     the paper, where an epoch has one rate; ``milestones`` are shares of the run at which ``step`` multiplies
     the rate by ``gamma``; ``warmup`` is the share of the run in which the rate goes from 0 to ``lr``.
 
-    ``name`` is sgd, adamw or one of timm's optimisers. A layer has ``layer_decay`` times the rate of the one
-    above it, the trunk ``trunk_scale`` times the head's; with ``decay_all`` weight decay is on norms and
-    biases too. A gradient longer than ``clip_norm`` is cut to it (0: none is); the optimiser takes a step
-    every ``accumulate`` batches, and after an epoch's last.
+    ``name`` is sgd, adamw or one of timm's optimisers; ``momentum`` is sgd's; ``weight_decay`` pulls
+    weights to zero. A layer has ``layer_decay`` times the rate of the one above it, the trunk
+    ``trunk_scale`` times the head's; with ``decay_all`` weight decay is on norms and biases too. A
+    gradient longer than ``clip_norm`` is cut to it (0: none is); the optimiser takes a step every
+    ``accumulate`` batches, and after an epoch's last.
 
     ``ema`` is the decay of a moving average of the weights, judged beside them (0: none; 0.999), and
     ``average_with_start`` the share that the first weights have in a mean with the last ones, which is judged
@@ -188,8 +196,9 @@ class OptimConfig:
 class DataConfig:
     """How training images are drawn.
 
-    ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
-    batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
+    ``repeat_epochs`` is how often an epoch goes over the images; ``scale_min`` is the least share of an image
+    that a crop keeps; ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop
+    for a whole batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``decoder`` of photos is
     torchvision or pillow, auto the faster that loads, which the run then keeps to; ``device_images`` says
@@ -256,7 +265,9 @@ class DataConfig:
 class TrainConfig:
     """The loop.
 
-    ``precision`` auto is bfloat16 on GPUs that have it, else float16 there; on the CPU bfloat16 where the
+    ``eval_batch_size`` is how many images are judged at once; ``checkpoint_steps`` after how many steps
+    within an epoch the run is saved;
+    ``precision`` auto is bfloat16 on GPUs that have it, else float16 there, on the CPU bfloat16 where the
     processor gains from it, else float32;
     ``closed_set`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
     through torch.compile in one of its modes: reduce-overhead is CUDA graphs; ``head_only`` leaves the trunk
@@ -298,7 +309,10 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
-    """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop``."""
+    """Prompt learning in place of a fixed prompt.
+
+    ``learner`` is none, coop, or cocoop; ``n_ctx`` how many context vectors are before the class name.
+    """
 
     learner: str = one_of("none", "coop", "cocoop")
     n_ctx: int = at_least(1, 8, most=machine_limits.CONTEXT_TOKENS)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "h5py", "numpy", "pillow", "webdataset")
-EXTRAS = ("ray", "wandb", "openai", "transformers", "onnxruntime", "fastapi")
+EXTRAS = ("ray", "wandb", "mlflow", "openai", "transformers", "onnxruntime", "fastapi")
 CODECS = ("jpg", "zlib", "webp")
 LEAST_FREE, LEAST_SHARED, LEAST_HANDLES = 5e9, 1e9, 1024
 WRITTEN = 64 * 2**20
@@ -109,20 +109,61 @@ def _processor() -> Finding:
 def _gpus() -> list[Finding] | Finding:
     import torch
 
-    cuda = torch.version.cuda
+    from cache.runtime.gpus import cards, driver, driver_cuda
+
     if torch.backends.mps.is_available():
         return Finding(name="GPU", text="Apple's (mps); precision auto is float32")
-    if not torch.cuda.is_available():
-        built = f"torch is built for CUDA {cuda}" if cuda else "a torch for the CPU"
-        return Finding(name="GPU", text=f"none in use ({built})")
+    found, cuda = cards(), torch.version.cuda
+    built = f"torch is built for CUDA {cuda}" if cuda else "a torch for the CPU"
+    if not found:
+        there = driver()
+        newest = f", which runs CUDA {driver_cuda()}" if driver_cuda() else ""
+        text = f"none in use ({built}{f'; NVIDIA driver {there}{newest}' if there else ''})"
+        fix = "install the torch for this driver: https://pytorch.org/get-started/locally"
+        return judged("GPU", text, wrong=bool(there), fix=fix, state=WARNING)
     findings = []
-    for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        free, total = torch.cuda.mem_get_info(number)
-        dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        text = f"{about.name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, CUDA {cuda}"
+    for number, card in enumerate(found):
+        peak = f"{card.peak:g} TFLOP/s dense at most" if card.peak else "peak not known here"
+        text = f"{card.name}, capability {card.capability[0]}.{card.capability[1]}, {peak}"
+        text += f", {card.free / 1e9:.0f} of {card.total / 1e9:.0f} GB free"
+        dtype = "bfloat16" if card.bfloat16 else "float16"
         findings.append(Finding(name=f"GPU {number}", text=f"{text}; precision auto is {dtype}"))
-    return findings
+    software = f"{built}; driver {driver() or 'of unknown version'}, CUDA {driver_cuda() or 'unknown'}"
+    check = "what this card reaches, in 8 minutes: bash scripts/gpu_check.sh, in a clone of the repository"
+    more = [Finding(name="CUDA", text=software), _computed(), _compiler(), _nccl(len(found))]
+    return [*findings, *more, Finding(name="GPU check", text=check)]
+
+
+def _computed() -> Finding:
+    """Multiply on the GPU what came there from pinned memory."""
+    import torch
+
+    from cache.runtime.transfer import to_device
+
+    device = torch.device("cuda")
+    try:
+        ones = to_device(torch.ones(512, 512), device).half()
+        right = bool(((ones @ ones) == 512).all())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        return Finding(name="GPU computes", text=reason, state=FAILED, fix="start this program anew.")
+    return judged("GPU computes", "a product, of what pinned memory gave", wrong=not right)
+
+
+def _compiler() -> Finding:
+    from cache.runtime.gpus import triton
+
+    compiler = shutil.which(os.environ.get("CC", "")) or shutil.which("gcc") or shutil.which("clang")
+    text = f"Triton {triton() or 'missing'}, C compiler {'found' if compiler else 'missing'}"
+    fix = "--compile and train.compile want both: pip install triton, apt install gcc."
+    return judged("torch.compile", text, wrong=not (triton() and compiler), fix=fix, state=WARNING)
+
+
+def _nccl(count: int) -> Finding:
+    from cache.runtime.gpus import nccl
+
+    text, fix = f"NCCL {nccl() or 'missing'}", "torchrun with several GPUs wants it: install another torch."
+    return judged("several GPUs", text, wrong=not nccl() and count > 1, fix=fix, state=WARNING)
 
 
 def _faiss() -> Finding:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -111,40 +110,45 @@ def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
     return ImageScores.of(logits, labels).metrics().accuracy
 
 
-def torchmetrics_classification() -> ModuleType:
-    """Return torchmetrics' functions of classifiers, imported when they are used."""
-    # Before torchmetrics, which imports torchvision itself.
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    from torchmetrics.functional import classification  # here, because both take a second
-
-    return classification
-
-
 def calibration_error(confidence_N: Tensor, right_N: Tensor, *, bins: int = BINS) -> float:
     """Return the expected calibration error, 0 to 1 (Guo et al. 2017, arXiv 1706.04599), with equal bins.
 
     The mean distance of confidence and accuracy over bins of confidence, each as its share of the images.
-    Confidences are softmax probabilities at whatever temperature the logits had.
+    Confidences are softmax probabilities at whatever temperature the logits had. 1 is in the last bin.
     """
-    return float(
-        torchmetrics_classification().binary_calibration_error(
-            confidence_N, right_N.long(), n_bins=bins, norm="l1"
-        )
-    )
+    confidence_N = confidence_N.double()
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence_N.device)
+    place_N = (torch.bucketize(confidence_N, edges, right=True) - 1).clamp(0, bins - 1)
+    apart = torch.bincount(place_N, weights=confidence_N - right_N.double(), minlength=bins)
+    return float(apart.abs().sum() / len(confidence_N))
 
 
+# Areas under curves are written out here, and tested against torchmetrics': importing that takes longer than
+# a cache's teacher to be judged.
 def id_against_ood(id_N: Tensor, ood_N: Tensor) -> float:
     """Return the AUROC, 0 to 1: how often an ID image has the higher score, ties counting half.
 
     The score of an image is its largest logit among the *ID* classes, in the same order as its largest cosine
     with an ID class text: the maximum logit of Hendrycks et al. 2022 (arXiv 1911.11132). 0.5 is chance.
     """
-    scores = torch.cat([id_N, ood_N])
-    # Their order alone counts. Places in it are numbers in 0..1, which torchmetrics takes as they are;
-    # anything else it would put through a sigmoid first, which makes near ones equal.
-    places = scores.unique(return_inverse=True)[1].double() / len(scores)
-    is_id = torch.cat([torch.ones(len(id_N)), torch.zeros(len(ood_N))]).long()
-    return float(torchmetrics_classification().binary_auroc(places, is_id))
+    n_id, n_ood = len(id_N), len(ood_N)
+    _, place, ties = torch.cat([id_N, ood_N]).unique(return_inverse=True, return_counts=True)
+    rank = (
+        ties.cumsum(0).double() - (ties.double() - 1) / 2
+    )  # from 1, of equal scores the mean (Mann-Whitney)
+    above = rank[place[:n_id]].sum() - n_id * (n_id + 1) / 2
+    return float(above / (n_id * n_ood))
+
+
+def average_precision(scores_N: Tensor, there_N: Tensor) -> float:
+    """Return the mean precision over the steps of recall, 0 to 1; at equal scores all are taken at once.
+
+    ``there_N`` says, bool, which are to be found, at least one.
+    """
+    values, place = scores_N.unique(return_inverse=True)
+    there = torch.bincount(place, weights=there_N.double(), minlength=len(values)).flip(0)
+    taken = torch.bincount(place, minlength=len(values)).flip(0)
+    return float((there * there.cumsum(0) / taken.cumsum(0)).sum() / there.sum())
 
 
 def auroc_interval(auroc: float, n_id: int, n_ood: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 
-from cache.runtime.devices import cpu_gains_from_bfloat16
+from cache.runtime.devices import cpu_gains_from_bfloat16, has_bfloat16
 from cache.runtime.errors import UserError
 
 
@@ -18,7 +18,7 @@ def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
     UserError if it is float16 on the CPU, where a gradient scaler has no place.
     """
     if precision == "auto" and device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if has_bfloat16(device) else torch.float16
     if precision == "auto":
         return torch.bfloat16 if device.type == "cpu" and cpu_gains_from_bfloat16() else None
     if precision == "float16" and device.type == "cpu":

@@ -43,7 +43,10 @@ NAMES = {
             "input",
         )
     },
-    **{name: f"benchmarks.{name}" for name in ("cache_features", "sources", "startup")},
+    **{
+        name: f"benchmarks.{name}"
+        for name in ("gpu", "cache_features", "forward", "sources", "startup", "commands")
+    },
     **{name: f"benchmarks.{name}" for name in ("cache", "growth")},
     **{name: f"benchmarks.{name}" for name in ("streaming",)},
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},
@@ -210,7 +213,9 @@ def page(folder: Path) -> str:
         sections += [
             "\n".join(f"    {line}" for line in dict.fromkeys(run["command"] for run in kept["runs"]))
         ]
-        sections += ["\n".join(table_lines(module.COLUMNS, kept["runs"])), *kept["notes"]]
+        if kept["runs"]:
+            sections += ["\n".join(table_lines(module.COLUMNS, kept["runs"]))]
+        sections += kept["notes"]
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment and runs the main job on the embedded default: draw, cache, train, compare.
+# Sets up a virtual environment and runs the main job on the embedded default: draw, cache, train, export, ask.
 #   bash scripts/demo.sh            in .venv, results in artifacts/demo
 #   VENV=DIR bash scripts/demo.sh --out DIR
 set -euo pipefail
@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt -e .
+echo "installing into $VENV"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt -e ".[export]"
 "$VENV/bin/distill" demo "$@"

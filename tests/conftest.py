@@ -72,7 +72,9 @@ class Counted:
         self.done: list[int] = []
         self.notes: list[str] = []
 
-    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
+    def start(self, total: int | None, what: str | None = None, unit: str | None = None) -> None:
+        if total is None:  # nobody knows how much it is
+            return
         self.totals.append(total)
         self.works.append(what)
         self.done.append(0)

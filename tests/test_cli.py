@@ -53,11 +53,11 @@ OPTIONS = {
     "cache repair": "compact json",
     "cache import": "as bank caption-column captions class-depth classes data dtype format image-column images key-column keys label-column max-pixels model names no-exif out path-column pretrained shared-classes split split-column texts",
     "cache convert": "data out to",
-    "train": "arch batch-size check closed-set code data device device-images epochs head-only image-size json k local losses lr negative-text out plan prompts recipe replay-views resume seed set start teachers text wandb",
+    "train": "arch batch-size check closed-set code data device device-images epochs head-only image-size json k local losses lr mlflow negative-text out plan prompts recipe replay-views resume seed set start teachers text wandb",
     "evaluate": "cache caption-column check checkpoint class-depth code data device eval-crop eval-size image-column json key-column label-column label2text names negative-text on path-column pretrained space split split-column teacher teacher-model template text",
     "recipes": "",
     "report": "baseline out",
-    "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
+    "sweep": "address cache choose code cpus data engine gpus jobs json mlflow out plan set together wandb",
     "compare": "json",
     "export": "cache check-images checkpoint code data formats int8 json license nearest-images out precisions preprocessing pretrained push runtime teacher teacher-model unknowns vocabulary web",
     "predict": "bank batch-size format names open out precision reject threads threshold top",
@@ -328,9 +328,9 @@ def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_fil
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
 def test_a_stopped_export_says_that_it_begins_anew_and_others_that_they_go_on(error, status):
     goes_on = "stopped; what was finished is kept: the same command goes on."
-    assert cli._explained(error, keeps=True, debug=False) == (goes_on, status)
-    assert cli._explained(error, keeps=False, debug=False) == ("stopped.", status)
+    assert cli._explained(error, "train", debug=False) == (goes_on, status)
+    assert cli._explained(error, "export", debug=False) == ("stopped.", status)
     with pytest.raises(type(error)), begins_anew(Path("model")):
         raise error
     anew = "stopped; model was not written: the same command begins anew."
-    assert cli._explained(error, keeps=False, debug=False) == (anew, status)
+    assert cli._explained(error, "export", debug=False) == (anew, status)

@@ -1,4 +1,4 @@
-"""What docs/teachers.md says of each teacher is what open_clip and timm have."""
+"""What docs/how-to/teachers.md says of each teacher is what open_clip and timm have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from open_clip.factory import get_model_config
 
 from cache.teacher.kinds import near_teachers
 
-PAGE = (ROOT / "docs/teachers.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how-to/teachers.md").read_text(encoding="utf-8")
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in PAGE.splitlines()

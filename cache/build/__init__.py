@@ -3,6 +3,7 @@
 Its files::
 
     from_folder, from_episodes    what cache-features and robotics cache-features call
+    first_look                what can be wrong with data and folders, said before torch is imported
     options, versions         what stage 1 can be told, and the run that is made of it
     pipeline                  the run: prepare, embed, add columns, finish; kill it anywhere and run it again
     rebuild                   a cache of another make, made beside the one that is there
@@ -20,6 +21,6 @@ Its files::
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     without_texts             what of texts is not asked of a teacher of images alone
-    add_texts, class_means    what cache add-texts calls: texts embedded, or means of labelled images
+    text_options, add_texts, class_means    cache add-texts: texts embedded, or means of labelled images
     summary, judgements, zero_shot, near_duplicates    what was done, and what should be looked at
 """

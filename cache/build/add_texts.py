@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.build.distinct_texts import bank_remarks, check_positions, check_told_apart, positions_note
 from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts
+from cache.build.text_options import TextOptions
 from cache.reader import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.own_code import own_code_in
+from cache.runtime.progress import Progress
 from cache.sources.class_sentences import text_bank_of
 from cache.sources.class_texts import BankTexts, class_names_of, template_bank
-from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedBank
 from cache.store.spec import PRECISIONS, SQUASH, TIMM
@@ -30,38 +31,9 @@ if TYPE_CHECKING:
 MODEL = "ViT-L-14-quickgelu"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    """Everything that ``distill cache add-texts`` can be told.
-
-    The texts are lines of ``text_file``, class names in ``templates``, or the lines in the templates. Names
-    are those of ``label2text``, or those that the bank ``labels`` was made with. ``teacher`` is whose texts
-    they are to be; its kept text tower embeds them, or ``model`` with its weights ``pretrained``.
-    ``replaces``: a bank of the name ``bank`` and other texts gives way.
-    """
-
-    bank: str
-    text_file: Path | None = None
-    templates: tuple[str, ...] = ()
-    label2text: Path | None = None
-    model: str | None = None
-    pretrained: str | None = None
-    teacher: str = MAIN_TEACHER
-    device: str = "auto"
-    replaces: bool = False
-
-    def __post_init__(self) -> None:
-        if not is_plain_name(self.bank):
-            raise WrongOption(
-                f"--bank {self.bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
-            )
-        if self.text_file is None and not self.templates:
-            raise WrongOption(
-                "nothing says what the texts are", fix="give --text-file, --template, or both, or --run."
-            )
-
-
-def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]:
+def add_texts(
+    cache: Path, options: TextOptions, *, progress: Progress | None = None
+) -> tuple[ListedBank, list[str]]:
     """Embed texts and add them to a cache as a bank; return its line, and what should be said of it.
 
     Raises
@@ -82,7 +54,7 @@ def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]
     listed = add_bank(
         cache,
         bank.name,
-        lambda: embedded_bank(bank, encoder),
+        lambda: embedded_bank(bank, encoder, progress),
         made_from=name_of_texts(bank),
         replaces=options.replaces,
         teacher=options.teacher,

@@ -50,15 +50,16 @@ def job_of(build: Build, manifest: Manifest, columns: Sequence[Column]) -> Colum
 
 def add_asked_columns(
     build: Build, manifest: Manifest, make: MakeColumns, *, teacher: str = MAIN_TEACHER
-) -> Manifest:
+) -> tuple[Manifest, dict[str, int]]:
     """Add to a teacher's rows, which are there, what the options ask for beside them; every rank calls it.
 
-    Returns the manifest that names it. UserError as :func:`cache.build.columns.add_columns`.
+    Returns the manifest that names it, and the rows of each column. UserError as
+    :func:`cache.build.columns.add_columns`.
     """
     if _projects(build, manifest, teacher):
         manifest = build.ranks.from_first(partial(with_projection, build.out, manifest, teacher=teacher))
     columns = columns_of(build, manifest, teacher=teacher)
-    return add_columns(job_of(build, manifest, columns), manifest, make) if columns else manifest
+    return add_columns(job_of(build, manifest, columns), manifest, make) if columns else (manifest, {})
 
 
 def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER) -> list[Column]:

@@ -35,7 +35,7 @@ class MeanOptions:
 
     ``split`` names the one whose images are taken, '' all; ``shots`` is how many images of a class that only
     test images show are taken, of fewer than twice as many half; the rest as
-    :class:`cache.build.add_texts.TextOptions`.
+    :class:`cache.build.text_options.TextOptions`.
     """
 
     bank: str

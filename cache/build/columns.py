@@ -9,6 +9,7 @@ Each file is written whole and then listed: what is listed when a run ends is ke
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -197,7 +198,7 @@ def make_here(job: ColumnsJob, plans: Sequence[GroupPlan], *, writer: str = "") 
     """Make this rank's share of the columns, group after group; ``writer`` lists them, or else the rank."""
     ranks, progress = job.ranks, job.tools.progress
     mine = plans[ranks.rank :: ranks.world]
-    progress.start(sum(map(rows_of, mine)), in_words(mine))
+    progress.start(sum(map(rows_of, mine)), in_words(mine), "rows")
     journal = JournalWriter(job.out, writer or writer_of_rank(ranks.rank))
     for plan in mine:
         for line in _make_group(job, plan):
@@ -214,10 +215,13 @@ def in_words(plans: Sequence[GroupPlan]) -> str:
     return f"adding {', '.join(sorted({name for plan in plans for name in plan.wanted}))}"
 
 
-def add_columns(job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_here) -> Manifest:
-    """Add columns to the row groups that lack them, and return the manifest that names them.
+def add_columns(
+    job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_here
+) -> tuple[Manifest, dict[str, int]]:
+    """Add columns to the row groups that lack them; return the manifest that names them, and how many rows.
 
-    Every rank calls it; the first holds the cache's lock. Returns when all of them are done.
+    Those are by column, and of all ranks; a column that no group lacked is not among them. Every rank calls
+    it; the first holds the cache's lock. Returns when all of them are done.
 
     Raises
     ------
@@ -229,7 +233,10 @@ def add_columns(job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_he
     if plans:
         make(job, plans)
     ranks.wait()
-    return manifest
+    added: Counter[str] = Counter()
+    for plan in plans:
+        added.update({name: rows_of(replace(plan, wanted={name: own})) for name, own in plan.wanted.items()})
+    return manifest, dict(added)
 
 
 def plan_columns(job: ColumnsJob, manifest: Manifest) -> tuple[Manifest, list[GroupPlan]]:

@@ -108,7 +108,7 @@ class _Seen:
 
     def __init__(self, drawn: Sequence[Views], teacher: Teacher, settings: CropViewsSettings) -> None:
         self.drawn, self.spec, self.settings = drawn, teacher.spec, settings
-        self.transform = teacher.transform
+        self.transform, self.sends_pixels = teacher.transform, teacher.takes_pixels
 
     def __call__(self, index: int, image: Image.Image) -> Tensor:
         from cache.runtime.torchvision_compat import torchvision
@@ -128,6 +128,8 @@ class _Seen:
         ]
         if not self.spec.mean:  # of one's own code, which alone knows
             return torch.stack([self.transform(view) for view in views])
+        if self.sends_pixels:
+            return torch.stack([f.pil_to_tensor(view) for view in views])
         pixels = torch.stack([f.to_tensor(view) for view in views])
         return f.normalize(pixels, mean=self.spec.mean, std=self.spec.std)
 

@@ -129,7 +129,7 @@ class Embedder:
                 given.append(batch)
                 yield list(batch.samples)
 
-        images = _Images(self.writer.teacher.transform)
+        images = _Images(self.writer.teacher.in_workers)
         # A loader's batches of indices may be of anything that its items are made from.
         iterator = batches(images, self.writer.workers, batch_sampler=handed_over(), collate_fn=_joined)
         while True:

@@ -59,6 +59,7 @@ def cache_episode_features(
     UserError
         If anything the user gave is wrong.
     """
+    progress = progress or Silent()
     if options.format == WEBDATASET:
         raise UserError(
             "a WebDataset has the file of one picture beside each row, and an episode has none of its own",
@@ -74,6 +75,7 @@ def cache_episode_features(
         negative_descriptions=options.negative_descriptions,
     )
     check_positions(out, banks)
+    progress.start(None, "loading the teacher", "")
     teacher = options.load_for(out)
     if options.regions:
         teacher.check_regions()
@@ -87,7 +89,7 @@ def cache_episode_features(
         spec=options.spec(teacher, regions=options.regions, keys=keys),
         banks=banks,
         options=options.on(teacher, batch_size=16, on_gpu=128),
-        progress=progress or Silent(),
+        progress=progress,
         command=EPISODES,
         sources=KeptSources.of([data], AS_THEY_ARE),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cache.build.captions import Captions, captions_of_samples, load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
+from cache.build.first_look import check_splits, given_or_default
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.second_teacher import add_teacher, check_teacher_name
@@ -36,7 +37,6 @@ from cache.sources.data import Data, Given, check_used, open_data
 from cache.sources.id_names import ids_note
 from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
-from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import MAIN_TEACHER
@@ -71,10 +71,12 @@ def cache_features(
     options: FeatureOptions,
     *,
     progress: Progress | None = None,
+    opened: DataFolder | None = None,
 ) -> BuildSummary:
     """Embed images and their classes' texts into the cache ``out``; run again, it embeds what is new.
 
     ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``, or datasets: see :func:`open_data`.
+    ``opened`` are their splits, where :func:`cache.build.first_look.first_look` has opened them.
 
     Under torchrun every process embeds its own share, and returns the summary of the whole; with a
     ``cluster`` every unit is a Ray task, and what there is one of is done here.
@@ -91,8 +93,13 @@ def cache_features(
         given, out = [one.anywhere() for one in given], out.resolve()
     check_used(given, options.sources)
     with ranks_of_torchrun() as ranks:
-        folder = _opened(given, options.sources, ranks)
-        _check_splits(folder, options)
+        folder = opened or _opened(given, options.sources, ranks)
+        check_splits(
+            folder,
+            shared_classes=options.shared_classes,
+            label2text=options.label2text,
+            support_views=options.support_views,
+        )
         for note in folder.notes:
             progress.note(note)
         build = replace(_build(folder, out, options, progress), ranks=ranks)
@@ -123,7 +130,7 @@ def _opened(given: list[Given], options: SourceOptions, ranks: Ranks) -> DataFol
 def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Progress) -> Build:
     """Return the run of some splits, whose texts are looked at before the teacher is loaded."""
     banks = text_banks(folder, options)
-    if not _given_or_default(options.label2text, folder.path / LABELS) and (
+    if not given_or_default(options.label2text, folder.path / LABELS) and (
         note := ids_note(folder.class_names)
     ):
         progress.note(note)
@@ -131,6 +138,7 @@ def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Pro
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
+    progress.start(None, "loading the teacher", "")
     teacher = options.load_for(out, options.teacher)
     asked = {
         "--text-file": options.text_files,
@@ -162,26 +170,8 @@ def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Pro
 
 def _captions(folder: DataFolder, options: FeatureOptions, *, embed_dim: int) -> Captions | None:
     """Return the captions of a file, which is given or found beside the images, or else of the samples."""
-    path = _given_or_default(options.captions, folder.path / CAPTIONS)
+    path = given_or_default(options.captions, folder.path / CAPTIONS)
     return load_captions(path, folder, embed_dim=embed_dim) if path else captions_of_samples(folder)
-
-
-def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:
-    """Make sure that there is something to learn from, and that each class is on its own side."""
-    if not folder.splits.keys() & {"train", "pool"}:
-        raise UserError(
-            f"{folder.path} has {' and '.join(folder.splits)} alone, and nothing to learn from",
-            fix="add images of train or pool.",
-        )
-    check_trained(folder.path, folder.classes)
-    if not options.shared_classes:
-        labels = _given_or_default(options.label2text, folder.path / LABELS)
-        check_apart(folder, fix="add --shared-classes.", texts=class_names_of(labels, folder.class_names))
-    if options.support_views > 1 and "ood_test" not in folder.splits:
-        raise UserError(
-            f"--support-views are for few-shot retrieval of OOD classes, and {folder.path} has none",
-            fix="leave it out, or add images of classes that are not in train.",
-        )
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
@@ -213,7 +203,7 @@ def anywhere(name: str) -> str:
 
 def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
     """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
-    labels = _given_or_default(options.label2text, folder.path / LABELS)
+    labels = given_or_default(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)
     named_by = f"{labels.name}, by name" if labels else "the folders' names"
     if absent := len(names.keys() - set(folder.class_names)):
@@ -244,7 +234,7 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
 def _descriptions(folder: DataFolder, options: FeatureOptions) -> Path | None:
     """Return the file of descriptions; UserError where two are found beside the images."""
     if options.descriptions:
-        return _given_or_default(options.descriptions, options.descriptions)
+        return given_or_default(options.descriptions, options.descriptions)
     there = [path for path in (folder.path / DESCRIPTIONS, folder.path / SENTENCES) if path.is_file()]
     if len(there) > 1:
         raise UserError(
@@ -263,9 +253,3 @@ def _check_names(banks: Sequence[BankTexts]) -> None:
             )
         if names_of_banks.count(bank.name) > 1:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
-
-
-def _given_or_default(given: Path | None, default: Path) -> Path | None:
-    if given is not None and not given.is_file():
-        raise UserError(f"{given} does not exist", fix="check the path.")
-    return given or (default if default.is_file() else None)

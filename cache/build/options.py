@@ -18,7 +18,7 @@ from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.crop_views import CROP_FLIP
-from cache.store.manifest import NAME, Manifest
+from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.projections import RAW
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.load import load_teacher
@@ -143,3 +143,8 @@ class Build:
     ranks: Ranks = field(default_factory=Ranks)
     command: str = ""
     sources: KeptSources | None = None
+
+    @property
+    def unit(self) -> str:
+        """What its rows are of, as progress counts them."""
+        return "episodes" if self.command == EPISODES else "images"

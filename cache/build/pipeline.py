@@ -40,7 +40,7 @@ def embed_here(build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
     """Embed this rank's share of a plan; each rank has a journal of its own."""
     ranks = build.ranks
     units = plan.units(ranks.world, batch_size=settings.batch_size)[ranks.rank :: ranks.world]
-    build.progress.start(sum(unit.rows for unit in units))
+    build.progress.start(sum(unit.rows for unit in units), "embedding", build.unit)
     return embed_units(
         settings,
         Writer(teacher=build.teacher, workers=build.options.workers or 0, name=writer_of_rank(ranks.rank)),
@@ -76,10 +76,12 @@ def build_cache(
         if ranks.is_first:
             join_rows(build, prepared.planned)
         ranks.wait()
-        _add_columns(build, make_columns)
+        before = time.perf_counter()
+        added = _add_columns(build, make_columns)
+        columns = time.perf_counter() - before
         new_rows = ranks.from_first(partial(_finish, build, prepared))
-        took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
-        summary = summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        took = Took(embedding=embedding, columns=columns, total=time.perf_counter() - began, seconds=seconds)
+        summary = summarize(build, prepared.compared.changes, new_rows=new_rows, added=added, took=took)
         ranks.wait()  # before a rebuilt cache gets another name
         return summary
 
@@ -123,14 +125,15 @@ def _without_images(build: Build, journal: Journal) -> UserError:
     return UserError(f"no image of {where} could be read ({why})", fix="check that the files are images.")
 
 
-def _add_columns(build: Build, make: MakeColumns) -> None:
-    """Add to the rows what the options ask for beside them."""
+def _add_columns(build: Build, make: MakeColumns) -> dict[str, int]:
+    """Add to the rows what the options ask for beside them; return how many rows of each column."""
     manifest, before = Manifest.load(build.out), Journal.load(build.out)
-    add_asked_columns(build, manifest, make)
+    _, added = add_asked_columns(build, manifest, make)
     if build.captions and build.ranks.is_first:
         after, source = Journal.load(build.out), build.captions.source
         for note in notes_on_captions(before, after, source=source, cache=build.out):
             build.progress.note(note)
+    return added
 
 
 def _finish(build: Build, prepared: Preparation) -> int:

@@ -19,13 +19,13 @@ from cache.build.stored_rows import StoredRows
 from cache.build.text_banks import changed_texts, check_banks, write_banks
 from cache.build.touched_files import TouchedFiles
 from cache.build.versions import versions
-from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
+from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import Chunk, Source
 from cache.store.journal import Journal, consolidate
 from cache.store.journal_lines import Line, TriedImage
 from cache.store.key_index import KeyIndex
-from cache.store.manifest import NAME, Manifest
+from cache.store.manifest import NAME, Manifest, check_is_cache_or_empty
 from cache.store.row_group import KeysFile
 from cache.store.spec import CacheSpec
 
@@ -79,11 +79,7 @@ def open_manifest(
         If ``out`` is a folder of something else, or a folder of the cache is a link.
     """
     if not (out / NAME).exists():
-        if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
-            raise UserError(
-                f"{out} exists and is not a cache: it has no {NAME}",
-                fix="choose a new folder for --out, or empty this one.",
-            )
+        check_is_cache_or_empty(out)
         return Manifest(spec=spec, embed_dim=embed_dim, versions=versions())
     check_own_folders(out)
     before = Manifest.load(out)
@@ -135,7 +131,7 @@ def prepare(build: Build) -> Preparation:
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
     save_indexes(out, journal)
-    manifest = write_banks(manifest, out, build.teacher, build.banks)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, progress=build.progress)
     if lost:
         build.progress.note(f"files of {out} are gone or cut short: {lost:,} are made again")
     _say(build, compared, journal, began=bool(lost) or not before.complete, is_new=not rows)

@@ -22,7 +22,7 @@ class ColumnsOnRay(OnRay):
         progress, by_group = job.tools.progress, {plan.group.name: plan for plan in plans}
         assert job.tools.teacher is not None
         spec = job.tools.teacher.spec
-        progress.start(sum(map(rows_of, plans)), in_words(plans))
+        progress.start(sum(map(rows_of, plans)), in_words(plans), "rows")
         calls = {name: (self, spec, _job_of(job, plan), plan) for name, plan in by_group.items()}
         with connected(self.cluster):
             for ended in self.results(make_there, calls, progress):

@@ -81,7 +81,7 @@ class EmbedOnRay(OnRay):
         if not plan.rows:
             return seconds
         watcher = _Watcher(settings.cache, settings.planned, build.progress)
-        build.progress.start(plan.rows)
+        build.progress.start(plan.rows, "embedding", build.unit)
         with connected(self.cluster):
             units = plan.units(max(1, slots(self.cluster)), batch_size=settings.batch_size)
             calls = {unit.name: (self, settings, unit, build.folder.splits[unit.split]) for unit in units}

@@ -26,7 +26,7 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MEAN
-from cache.store.column_lines import column_name, is_current
+from cache.store.column_lines import column_name
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import AddedTeacher
@@ -65,21 +65,19 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
         prepared = ranks.from_first(lambda: _prepare(build, name))
         fingerprint = replace(prepared.spec, teacher=prepared.teachers[name].spec).fingerprint()
         rows = TeacherRows(of=TeacherSettings(teacher=fingerprint), teacher=name)
-        groups = Journal.load(out).all_groups
-        before = {group.name for group in groups if is_current(group, rows.name, rows.settings)}
         ranks.wait()
-        embedding = time.perf_counter()
-        manifest = add_columns(job_of(build, prepared, [rows]), prepared, make)
-        manifest = add_asked_columns(build, manifest, make, teacher=name)
-        embedding = time.perf_counter() - embedding
+        start = time.perf_counter()
+        manifest, own = add_columns(job_of(build, prepared, [rows]), prepared, make)
+        embedded = time.perf_counter()
+        manifest, added = add_asked_columns(build, manifest, make, teacher=name)
+        columns = time.perf_counter() - embedded
         if ranks.is_first:
             with_text_tower(build, manifest, teacher=name)
             consolidate(out, Journal.load(out))
         ranks.wait()
-        groups = Journal.load(out).all_groups
-        new_rows = sum(group.live for group in groups if group.name not in before)
-        took = Took(embedding=embedding, total=time.perf_counter() - began)
-        return summarize(build, Changes(), new_rows=new_rows, took=took, teacher=name)
+        took = Took(embedding=embedded - start, columns=columns, total=time.perf_counter() - began)
+        new_rows = sum(own.values())
+        return summarize(build, Changes(), new_rows=new_rows, added=added, took=took, teacher=name)
 
 
 def _prepare(build: Build, name: str) -> Manifest:
@@ -113,7 +111,7 @@ def _prepare(build: Build, name: str) -> Manifest:
     note = build.progress.note
     if changed := changed_texts(manifest, out, build.banks, teacher=name):
         note(f"texts changed, and are embedded anew for {name}: {', '.join(changed)}")
-    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, progress=build.progress)
     journal = Journal.load(out)
     consolidate(out, journal)
     for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):

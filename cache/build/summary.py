@@ -25,15 +25,19 @@ from cache.store.manifest import Manifest
 class BuildSummary:
     """What a build did.
 
-    ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images
-    that are others now, ``restored_rows`` of images that are back. ``left_out`` is what has no row, by split;
-    ``sources`` say of which file each text
-    bank and the captions are; ``doubts`` are lines on what should be looked at.
+    All is of one ``teacher`` of the cache. ``new_rows`` were embedded; ``removed_rows`` are of images that
+    are gone, ``replaced_rows`` of images that are others now, ``restored_rows`` of images that are back.
+    ``added_columns`` are the rows of each column that was added beside them, in ``columns_seconds``.
+    ``left_out`` is what has no row, by split; ``sources`` say of which file each text bank and the captions
+    are; ``doubts`` are lines on what should be looked at.
     """
 
+    teacher: str
     rows: int
     rows_of_splits: dict[str, int]
     new_rows: int
+    added_columns: dict[str, int]
+    columns_seconds: float
     removed_rows: int
     replaced_rows: int
     restored_rows: int
@@ -53,17 +57,24 @@ class BuildSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Took:
-    """How long a run took in all, in seconds, how long ``embedding``, and where that went."""
+    """How long a run took in all, in seconds, how long ``embedding`` and ``columns``, and where that went."""
 
     embedding: float
+    columns: float
     total: float
     seconds: Seconds = field(default_factory=Seconds)
 
 
 def summarize(
-    build: Build, changes: Changes, *, new_rows: int, took: Took, teacher: str = MAIN_TEACHER
+    build: Build,
+    changes: Changes,
+    *,
+    new_rows: int,
+    added: dict[str, int],
+    took: Took,
+    teacher: str = MAIN_TEACHER,
 ) -> BuildSummary:
-    """Return what a run did to the rows of one of a cache's teachers.
+    """Return what a run did to the rows of one of a cache's teachers; ``added`` are those of each column.
 
     The first of several ranks alone adds what should be looked at.
     """
@@ -75,14 +86,17 @@ def summarize(
     apart = [bank.name for bank in build.banks if not bank.may_tie]
     judged = Judgements.of(cache, names, apart) if build.ranks.is_first else Judgements()
     return BuildSummary(
+        teacher=teacher,
         rows=cache.rows,
         rows_of_splits={split: journal.rows(split) for split in manifest.splits},
         new_rows=new_rows,
+        added_columns=added,
+        columns_seconds=took.columns,
         removed_rows=changes.gone,
         replaced_rows=changes.replaced + changes.relabelled,
         restored_rows=changes.restored,
         bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-        images_per_s=new_rows / took.embedding,
+        images_per_s=new_rows / max(took.embedding, 1e-9),
         seconds=took.seconds,
         total_seconds=took.total,
         skipped={

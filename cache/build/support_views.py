@@ -91,7 +91,7 @@ class _Views:
     def __init__(self, keys: Sequence[str], teacher: Teacher, settings: SupportViewsSettings) -> None:
         from cache.runtime.torchvision_compat import torchvision
 
-        self.keys, self.transform, self.copies = keys, teacher.transform, settings.views - 1
+        self.keys, self.transform, self.copies = keys, teacher.in_workers, settings.views - 1
         side = round(max(teacher.spec.image_size) * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
         self.augment = torchvision.transforms.RandAugment(settings.operations, settings.magnitude)

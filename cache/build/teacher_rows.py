@@ -49,7 +49,7 @@ class TeacherRows(Column):
 
         begun = (
             (here, same.differ(pixels), teacher.start_images(filled(pixels, tools.batch_size)))
-            for here, pixels in _unchanged(group, tools, teacher.transform)
+            for here, pixels in _unchanged(group, tools, teacher.in_workers)
         )
         for here, differ, wait in one_behind(begun):
             batch = wait()[: here.stop - here.start]

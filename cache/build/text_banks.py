@@ -14,6 +14,7 @@ from cache.build.captions import Captions, caption_counts
 from cache.build.distinct_texts import check_told_apart, judged_together
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
@@ -38,7 +39,7 @@ class TextEncoder(Protocol):
     def token_ids(self, texts: Sequence[str]) -> Sequence[tuple[int, ...]]:
         """Return what is read of each text: its tokens, cut to the context."""
 
-    def embed_texts(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+    def embed_texts(self, texts: Sequence[str], *, progress: Progress | None = None) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, and how many texts were too long."""
 
 
@@ -47,7 +48,9 @@ def name_of_texts(bank: BankTexts) -> str:
     return digest([bank.texts, bank.classes])
 
 
-def embedded_bank(bank: BankTexts, encoder: TextEncoder) -> tuple[TextBank, dict[str, Any]]:
+def embedded_bank(
+    bank: BankTexts, encoder: TextEncoder, progress: Progress | None = None
+) -> tuple[TextBank, dict[str, Any]]:
     """Return a bank with its embeddings, and what its line in the manifest says about it.
 
     Raises
@@ -55,7 +58,9 @@ def embedded_bank(bank: BankTexts, encoder: TextEncoder) -> tuple[TextBank, dict
     UserError
         If the embeddings cannot be meant.
     """
-    rows, cut = encoder.embed_texts(bank.texts)
+    progress = progress or Silent()
+    progress.start(len(bank.texts), f"embedding the texts {bank.name}", "texts")
+    rows, cut = encoder.embed_texts(bank.texts, progress=progress)
     check_texts(rows, bank.texts)
     about = {"templates": bank.templates, "truncated": cut, "source": bank.source}
     return make_bank(bank.name, bank.texts, bank.classes, rows.numpy()), about
@@ -68,10 +73,11 @@ def write_banks(
     banks: Sequence[BankTexts],
     *,
     teacher: str = MAIN_TEACHER,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Embed the banks that are missing, damaged, or of other texts; return the manifest that lists all."""
     for bank in banks:
-        make = partial(embedded_bank, bank, encoder)
+        make = partial(embedded_bank, bank, encoder, progress)
         manifest = keep_bank(out, manifest, bank.name, make, made_from=name_of_texts(bank), teacher=teacher)
         listed = manifest.of_teacher(teacher).banks[bank.name]
         if listed.source != bank.source:

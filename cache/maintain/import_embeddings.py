@@ -44,6 +44,7 @@ def import_embeddings(out: Path, given: Imported, *, progress: Progress | None =
     """
     progress = progress or Silent()
     given.check()
+    progress.start(None, "finding the image of each row", "")
     placed = place(given)
     check_trained(given.folder.path if given.folder else "these keys", placed.classes)
     for line in check_texts(given, placed.splits):
@@ -122,7 +123,7 @@ def _write_rows(out: Path, manifest: Manifest, placed: Placed, progress: Progres
     )
     manifest.save(out)
     with changing_rows(out, manifest):
-        apply(cache, updates)
+        apply(cache, updates, progress)
     journal = Journal.load(out)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cache.build.stored_rows import StoredRows
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.progress import Progress
 from cache.sources.arrays import Rows
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
@@ -160,8 +161,9 @@ def check_same_teacher(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) ->
         )
 
 
-def apply(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
+def apply(cache: EmbeddingCache, updates: Sequence[SplitUpdate], progress: Progress) -> None:
     """Write what updates add, and have the journal remove what they remove; killed, it is repeated."""
+    progress.start(sum(len(update.added) for update in updates), "writing rows", "rows")
     out, writer = cache.path, JournalWriter(cache.path)
     given = {update.given.split: update for update in updates}
     for split in cache.split_names:
@@ -173,6 +175,7 @@ def apply(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
         for start in range(0, len(update.added), GROUP_ROWS):
             rows_of_group = update.added[start : start + GROUP_ROWS]
             writer.add(*_write(out, update, rows_of_group, cache.manifest.spec.format))
+            progress.advance(len(rows_of_group))
     # Nothing of them is seen, and what is asked of all groups, such as captions, they may not have.
     empty = [group for group in Journal.load(out).all_groups if not group.live]
     writer.add(*(DroppedFile(file=group.keys.file) for group in empty))

@@ -16,6 +16,7 @@ from cache.maintain.redo_commands import commands_of
 from cache.maintain.verify import checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
+from cache.runtime.progress import Progress
 from cache.sources.splits import SPLITS
 from cache.store import key_index
 from cache.store.journal import FOLDER, Journal, consolidate
@@ -34,7 +35,7 @@ class Repair:
     commands: tuple[str, ...]
 
 
-def repair_cache(folder: Path) -> Repair:
+def repair_cache(folder: Path, *, progress: Progress | None = None) -> Repair:
     """Take every damaged file out of a cache, which is unfinished then; but what readers make themselves.
 
     Raises
@@ -45,7 +46,11 @@ def repair_cache(folder: Path) -> Repair:
     with only_writer(folder):
         check_own_folders(folder)
         manifest = Manifest.load(folder)
-        damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
+        damaged = [
+            check
+            for check in checks_of(folder, manifest, progress=progress)
+            if check.problem and check.file != NAME
+        ]
         (before, _), (journal, _) = sound_journal(folder), sound_journal(folder)
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
         derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}

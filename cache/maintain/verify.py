@@ -10,8 +10,10 @@ from pathlib import Path
 
 from cache.maintain.column_files import ColumnFile
 from cache.maintain.listed_files import Check, sound_journal, unlisted_files
+from cache.runtime.amounts import BYTES
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
+from cache.runtime.progress import Progress, Silent
 from cache.runtime.system_errors import read_error
 from cache.sources.names import check_inner
 from cache.store import key_index
@@ -31,7 +33,7 @@ MISSING = "it is missing"
 THREADS = min(8, os.cpu_count() or 1)
 
 
-def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
+def verify_cache(folder: Path, *, progress: Progress | None = None) -> list[Check]:
     """Check every file of a cache: what is listed, what is made from that, what nobody lists.
 
     Raises
@@ -39,21 +41,24 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
     UserError
         If there is no readable manifest, or the system refuses to read a file.
     """
-    checks = []
-    for check in checks_of(folder, Manifest.load(folder)):
-        on_file(check.file)
-        checks.append(check)
-    return checks
+    return [*checks_of(folder, Manifest.load(folder), progress=progress)]
 
 
-def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
+def checks_of(folder: Path, manifest: Manifest, *, progress: Progress | None = None) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
+    progress = progress or Silent()
     journal, problems = sound_journal(folder)
     yield from problems
     yield from _of_rows(folder, manifest, journal)
     pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
+    progress.start(sum(line.bytes for _, line in pairs), "checking files", BYTES)
+    of_rows = []
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
+        for (_, line), check in zip(
+            pairs, pool.map(lambda pair: _of_line(folder, *pair), pairs), strict=True
+        ):
+            of_rows.append(check)
+            progress.advance(line.bytes)
     yield from of_rows
     for teacher in manifest.every_teacher.values():
         for name, bank in teacher.banks.items():

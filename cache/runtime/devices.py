@@ -119,6 +119,14 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Say whether a CUDA device computes in bfloat16 itself.
+
+    Those before Ampere (V100, T4) emulate it, many times slower than float16, and torch says they have it.
+    """
+    return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
+
+
 def cpu_gains_from_bfloat16() -> bool:
     """Say whether this processor trains faster in bfloat16 than in float32: with AMX, or AMD's AVX-512.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cache.runtime.atomic_files import replacing
+from cache.runtime.atomic_files import is_leftover, replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.folder_kinds import is_instead
 from cache.runtime.json_values import value_of
@@ -163,3 +163,14 @@ class Manifest:
             return replace(self, **changed)
         own = replace(self.teachers[teacher], **changed)
         return replace(self, teachers={**self.teachers, teacher: own})
+
+
+def check_is_cache_or_empty(folder: Path) -> None:
+    """Make sure that a cache can be written to a folder: it is new, empty, or one already; UserError else."""
+    if (folder / NAME).exists():
+        return
+    if folder.is_file() or (folder.is_dir() and not all(map(is_leftover, folder.iterdir()))):
+        raise UserError(
+            f"{folder} exists and is not a cache: it has no {NAME}",
+            fix="choose a new folder for --out, or empty this one.",
+        )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from cache.runtime.errors import UserError
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 ROWS_AT_ONCE = 65_536
@@ -23,6 +24,15 @@ NEAREST = 256
 # There the step's own top k is less than a hundredth of a step of a ResNet-18 (BENCHMARKS.md, "Nearest
 # texts"); kept, they are 2,056 bytes an image, where its embedding is 1,536.
 PAYS_ABOVE = 20_000
+
+
+def _faiss() -> Any:
+    """Return FAISS, imported where it searches: most runs never do."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError("FAISS is not installed", fix="pip install faiss-cpu.") from error
+    return faiss
 
 
 def pays(texts: int) -> bool:
@@ -93,6 +103,7 @@ def nearest_rows(rows: Any, among: NDArray[Any]) -> Iterator[tuple[int, NDArray[
 
 
 def _cells(rows: NDArray[np.float32]) -> Any:
+    faiss = _faiss()
     count = max(1, int(2 * len(rows) ** 0.5))
     coarse = faiss.IndexFlatIP(rows.shape[1])
     index: Any = faiss.IndexIVFFlat(coarse, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
@@ -104,11 +115,13 @@ def _cells(rows: NDArray[np.float32]) -> Any:
 
 def flavour() -> str:
     """Return which FAISS this is, and on what it searches."""
+    faiss = _faiss()
     gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
     return f"FAISS {faiss.__version__}, {f'on {gpus} GPUs' if gpus else 'on the CPU'}"
 
 
 def _index(texts: NDArray[np.float32]) -> Any:
+    faiss = _faiss()
     index: Any = faiss.IndexFlatIP(texts.shape[1])
     # The CPU build has no such function at all; the GPU build says 0 where there is no device.
     if getattr(faiss, "get_num_gpus", lambda: 0)() > 0 and hasattr(faiss, "index_cpu_to_all_gpus"):

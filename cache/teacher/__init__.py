@@ -15,10 +15,12 @@ Its files::
     timm_teacher, timm_weights   timm's models, of images alone; their weights and config
     own_teacher               what a Python file makes that the command names
     weights, config_checks    open_clip's: from a name to a file of weights; what a config may ask for
+    fetched                   what open_clip fetches without a word, fetched first
     weight_files              such a file into a network of open_clip's
     state_files               any file of weights -> tensors, and nothing else that it may hold
     model_files               the files of a folder or repository, and whose config lies there
     any_shape                 what it does to pictures, thin ones too
+    eight_bit                 the same in two halves: pixels, and the numbers that a GPU makes of them
     image_towers              in which numbers and layout they compute; their patches
     tokenizers                what texts are cut into tokens by, and the digest that names it
     text_tower                the tower that a cache keeps, for prompt learning

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cache.runtime.devices import has_bfloat16
 from cache.teacher.teacher import PatchTokens
 
 
@@ -17,7 +18,7 @@ def chosen_precision(wanted: str, device: torch.device) -> str:
     """
     if wanted != "auto" or device.type != "cuda":
         return "float32" if wanted == "auto" else wanted
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if has_bfloat16(device) else "float16"
 
 
 def in_its_layout(tower: nn.Module) -> bool:

@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cache.runtime.downloads import hub_file
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 
 # Of open_clip's models; of transformers' and timm's.
 OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
 
 
-def file_of(model: str, name: str) -> Path | None:
+def file_of(model: str, name: str, *, fetch: bool = True) -> Path | None:
     """Return a file of a folder, or of a repository, from which it is downloaded; None where it has none.
+
+    Without ``fetch`` it is not downloaded.
 
     Raises
     ------
@@ -24,11 +28,10 @@ def file_of(model: str, name: str) -> Path | None:
     if model.startswith(LOCAL_DIR):
         file = Path(model.removeprefix(LOCAL_DIR)) / name
         return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(model.removeprefix(HF_HUB), name))
+        return hub_file(model.removeprefix(HF_HUB), name, fetch=fetch)
     except LocalEntryNotFoundError as error:
         raise unreachable(model, error) from error
     except EntryNotFoundError:
@@ -41,7 +44,8 @@ def unreachable(model: str, error: BaseException) -> UserError:
     """Return what is said of a repository that cannot be fetched from."""
     return UserError(
         f"{model} could not be fetched ({reason_of(error)})",
-        fix="check the name and the network, or download the folder and give local-dir:FOLDER.",
+        fix=kept_fix(error)
+        or "check the name and the network, or download the folder and give local-dir:FOLDER.",
     )
 
 
@@ -62,7 +66,8 @@ def config_of(model: str) -> tuple[str, dict[str, Any]]:
     except UserError as error:  # away from the network a repository of another library is here without it
         reached = error
     try:
-        file = file_of(model, CONFIG)
+        # A hub that did not answer is not asked again: its client tries for half a minute.
+        file = file_of(model, CONFIG, fetch=reached is None)
     except UserError:
         if reached:
             raise reached from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +25,7 @@ from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
 from cache.teacher.config_checks import checked_preprocessing, sides_of
+from cache.teacher.eight_bit import eight_bit
 from cache.teacher.image_towers import chosen_precision, in_its_layout, patch_tokens_of_timm
 from cache.teacher.model_files import OPEN_CLIP_CONFIG
 from cache.teacher.open_clip_texts import OpenClipTexts
@@ -89,6 +89,7 @@ def load_open_clip(asked: Asked) -> Teacher:
     with torch.inference_mode():
         embed_dim = texts.embed(texts.tokens(["a photo"])[0]).shape[1]
     visual: Any = network.visual
+    transform = _transform(prepared, asked.preprocessing)
     return Teacher(
         spec=TeacherSpec(
             model=asked.model,
@@ -99,7 +100,8 @@ def load_open_clip(asked: Asked) -> Teacher:
             precision=precision,
             **_prepared_by(prepared, asked.model, asked.preprocessing),
         ),
-        transform=_transform(prepared, asked.preprocessing),
+        transform=transform,
+        eight_bit=eight_bit(transform),
         device=asked.device,
         embed_dim=embed_dim,
         images=OpenClipImages(network=network, channels_last=in_its_layout(visual)),
@@ -155,7 +157,7 @@ def _check_text_tower(source: TeacherSource) -> None:
         ) from error
 
 
-def _transform(asked: PreprocessCfg, preprocessing: str) -> Callable[[Any], Tensor]:
+def _transform(asked: PreprocessCfg, preprocessing: str) -> AnyShape:
     sides = sides_of(asked.size)
     assert sides is not None  # the image tower was built for them
     if preprocessing == SQUASH:

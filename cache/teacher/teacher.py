@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import TeacherSpec
+from cache.teacher.eight_bit import EightBit
 from cache.teacher.text_side import BATCH, TextSide, embedded_texts, token_ids
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,7 +54,10 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A loaded teacher: embeds images, and texts if it can, into a space of ``embed_dim`` numbers."""
+    """A loaded teacher: embeds images, and texts if it can, into a space of ``embed_dim`` numbers.
+
+    ``transform`` is its whole preprocessing, ``eight_bit`` the same in two halves, where it has such.
+    """
 
     spec: TeacherSpec
     transform: Callable[[Any], Tensor]
@@ -60,6 +65,19 @@ class Teacher:
     embed_dim: int
     images: ImageSide
     texts: TextSide | None = None
+    eight_bit: EightBit | None = None
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether its GPU makes numbers of pixels, uint8, which workers send it then."""
+        return self.eight_bit is not None and self.device.type == "cuda"
+
+    @property
+    def in_workers(self) -> Callable[[Any], Tensor]:
+        """What is done to a picture where it is decoded."""
+        if self.eight_bit is not None and self.takes_pixels:
+            return self.eight_bit.pixels
+        return self.transform
 
     @property
     def reads_texts(self) -> bool:
@@ -67,7 +85,10 @@ class Teacher:
         return self.texts is not None
 
     def embed_images(self, images_B3HW: Tensor) -> Tensor:
-        """Return raw embeddings [B, D] float32 on the CPU for preprocessed images [B, 3, H, W] float32."""
+        """Return raw embeddings [B, D] float32 on the CPU for images [B, 3, H, W].
+
+        They are as ``transform`` gives them, float32, or as ``in_workers`` does.
+        """
         return self.start_images(images_B3HW)()
 
     @torch.inference_mode()
@@ -76,7 +97,11 @@ class Teacher:
 
         A GPU computes while its caller goes on; so start the next batch before waiting for this one.
         """
-        images = moved_beside(images_B3HW, self.device, DTYPES[self.spec.precision])
+        dtype = DTYPES[self.spec.precision]
+        if images_B3HW.dtype == torch.uint8 and self.eight_bit is not None:
+            images = self.eight_bit.numbers(moved_beside(images_B3HW, self.device, torch.uint8), dtype)
+        else:
+            images = moved_beside(images_B3HW, self.device, dtype)
         return fetched_later(self.images.embed(images).float())
 
     def check_regions(self) -> None:
@@ -120,7 +145,9 @@ class Teacher:
         return found
 
     @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:
+    def embed_texts(
+        self, texts: Sequence[str], *, batch_size: int = BATCH, progress: Progress | None = None
+    ) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many texts were cut.
 
         UserError if it reads no texts.
@@ -128,7 +155,7 @@ class Teacher:
         side = self.text_side()
         if not texts:  # of a row group of which no row is seen any more
             return torch.empty(0, self.embed_dim), 0
-        return embedded_texts(side, texts, batch_size=batch_size)
+        return embedded_texts(side, texts, batch_size=batch_size, progress=progress)
 
     def is_too_long(self, text: str) -> bool:
         """Say whether a text is cut to fit the context; UserError if it reads no texts."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cache.runtime.progress import Progress
+
 # Texts that are embedded at once.
 BATCH = 256
 
@@ -76,11 +78,13 @@ class KeptTexts(TextSide, Protocol):
         """Return tokens and counts as a text side does, with ``room`` more that stand for nothing."""
 
 
-def embedded_texts(side: TextSide, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:
+def embedded_texts(
+    side: TextSide, texts: Sequence[str], *, batch_size: int = BATCH, progress: Progress | None = None
+) -> tuple[Tensor, int]:
     """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many texts were cut.
 
     Texts are embedded in order of length, so that little of a batch is padding and the batches are the same
-    whatever order they come in. At least one text.
+    whatever order they come in. At least one text. ``progress``, which was started, is told of each batch.
     """
     tokens, counts = side.tokens(texts)
     length = counts.tolist()
@@ -89,6 +93,8 @@ def embedded_texts(side: TextSide, texts: Sequence[str], *, batch_size: int = BA
     for start in range(0, len(order), batch_size):
         chosen = torch.tensor(order[start : start + batch_size])
         batches.append(side.embed(without_padding(tokens[chosen], counts[chosen])).float().cpu())
+        if progress is not None:
+            progress.advance(len(chosen))
     rows = torch.cat(batches)
     return rows[torch.tensor(order).argsort()], sum(map(side.is_too_long, texts))
 

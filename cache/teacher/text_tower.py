@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import replacing, sha256_of, write_json
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.progress import Progress
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import READ_ERRORS
@@ -111,12 +112,14 @@ class TextTower:
         return self.side.context_length
 
     @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str], *, batch_size: int = BATCH) -> tuple[Tensor, int]:
+    def embed_texts(
+        self, texts: Sequence[str], *, batch_size: int = BATCH, progress: Progress | None = None
+    ) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many were cut.
 
         They are those of the teacher in float32, but for rounding.
         """
-        return embedded_texts(self.side, texts, batch_size=batch_size)
+        return embedded_texts(self.side, texts, batch_size=batch_size, progress=progress)
 
     def token_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return what is read of each text: its tokens, cut to the context."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from cache.runtime.errors import UserError, reason_of
 from cache.runtime.transfer import put_on
 from cache.store.spec import SQUASH, TeacherSpec
 from cache.teacher.any_shape import AnyShape, check_squash, squashed
+from cache.teacher.eight_bit import eight_bit
 from cache.teacher.image_towers import chosen_precision, in_its_layout, patch_tokens_of_timm
 from cache.teacher.teacher import DTYPES, Asked, PatchTokens, Teacher
 from cache.teacher.timm_weights import FIX, TimmSource, built, resolve_timm
@@ -74,9 +74,11 @@ def load_timm(asked: Asked) -> Teacher:
     embed_dim = _embed_dim(images, asked, sides, precision)
     if asked.compile:
         network.compile()
+    transform = _transform(data, sides, asked.preprocessing)
     return Teacher(
         spec=_spec(source, asked, data, precision=precision),
-        transform=_transform(data, sides, asked.preprocessing),
+        transform=transform,
+        eight_bit=eight_bit(transform),
         device=asked.device,
         embed_dim=embed_dim,
         images=images,
@@ -118,7 +120,7 @@ def _embed_dim(images: TimmImages, asked: Asked, sides: tuple[int, int], precisi
     return rows.shape[1]
 
 
-def _transform(data: dict[str, Any], sides: tuple[int, int], preprocessing: str) -> Callable[[Any], Tensor]:
+def _transform(data: dict[str, Any], sides: tuple[int, int], preprocessing: str) -> AnyShape:
     if preprocessing == SQUASH:
         return squashed(sides[0], mean=data["mean"], std=data["std"])  # one side: others were refused
     height, width = (math.floor(side / data["crop_pct"]) for side in sides)

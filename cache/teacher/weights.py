@@ -20,8 +20,10 @@ from open_clip.factory import get_model_config
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.hub_models import check_installed
+from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
+from cache.teacher.fetched import fetch_pretrained, fetch_repository
 from cache.teacher.kinds import KINDS, near_teachers
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.state_files import check_asked, is_torchscript
@@ -121,13 +123,14 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
             _refuse_weights_name(name, pretrained, tags)
         _check_activation(name, bool(config.get("quick_gelu", False)), f"{pretrained!r}")
         try:
+            fetch_pretrained(config)
             with quiet_open_clip():
                 weights = Path(open_clip.download_pretrained(config))
         # The download goes through urllib or the hub's client; each has its own family of errors.
         except Exception as error:
             raise UserError(
                 f"the weights {pretrained!r} of {name} could not be downloaded ({reason_of(error)})",
-                fix="connect to the network, or give a checkpoint file with --pretrained.",
+                fix=kept_fix(error) or "connect to the network, or give a checkpoint file with --pretrained.",
             ) from error
         sha256 = checked_sha256(weights)
     architecture = get_model_config(name)
@@ -198,9 +201,11 @@ def _from_local_dir(model: str) -> TeacherSource:
 def _from_hub(model: str) -> TeacherSource:
     from open_clip.pretrained import download_pretrained_from_hf
 
+    repository = model.removeprefix(HF_HUB)
     try:
+        fetch_repository(repository)
         with quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(model.removeprefix(HF_HUB)))
+            weights = Path(download_pretrained_from_hf(repository))
     except Exception as error:  # the hub's client has a family of errors of its own
         raise unreachable(model, error) from error
     return _with_own_config(model, _config_file(model), weights, folder=None)

@@ -3,6 +3,7 @@
 Its files::
 
     run                       the stages, each of which goes on where it was stopped
+    first_look                what was given, looked at before torch is imported
     book                      what is asked for, what is done, how much time is left
     options, state            what is asked for; what was done, and with which options
     names                     the list of names

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any
 
 from cache import EmbeddingCache
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from distill.adapt.book import Book, Once
 from distill.adapt.costs import FEW_CHECKED, Pace, epochs_left, fitted, head_seconds
-from distill.adapt.names import Names, read_names
+from distill.adapt.first_look import FirstLook, first_look
+from distill.adapt.names import Names
 from distill.adapt.options import WORK, AdaptOptions, in_words
 from distill.adapt.outcome import Outcome, outcome_of
-from distill.adapt.photos import Photos, look
+from distill.adapt.photos import Photos
 from distill.adapt.shipping import export, has_words, is_better, ship
 from distill.adapt.state import asked, inputs_of
 from distill.adapt.students import (
@@ -55,8 +54,12 @@ from distill.train.stopping import Stopped
 CHOOSING_BY_WORDS = 10.0
 
 
-def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome:
+def adapt(
+    options: AdaptOptions, *, progress: Progress | None = None, seen: FirstLook | None = None
+) -> Outcome:
     """Make a model of photos and names in ``options.out``, or go on with it; return what came of it.
+
+    ``seen`` is what :func:`distill.adapt.first_look.first_look` saw, where somebody has looked already.
 
     Raises
     ------
@@ -65,15 +68,11 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     Stopped
         After SIGTERM or Ctrl-C within training: the same command goes on.
     """
-    began, options = time.perf_counter(), options.anywhere()
-    _check_out(options)
-    names = read_names(options.names) if options.names is not None else None
-    book = Book(options=options, progress=Once(progress or Silent()), began=began)
+    seen, options = seen or first_look(options), options.anywhere()
+    book = Book(options=options, progress=Once(progress or Silent()), began=seen.began)
     check_named(options)
-    work = _Work(book=book, recipe=recipe_of(options), names=names)
-    if names is not None:
-        work.photos = look(options.sources, names)
-    else:
+    work = _Work(book=book, recipe=recipe_of(options), names=seen.names, photos=seen.photos)
+    if seen.names is None:
         assert options.cache is not None
         work.cache = with_texts(EmbeddingCache.open(options.cache)).path
     made = not options.out.exists()
@@ -87,16 +86,6 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
         with suppress(OSError):
             if made:
                 options.out.rmdir()  # nothing was written after all
-
-
-def _check_out(options: AdaptOptions) -> None:
-    out = options.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file", fix="choose a folder for --out.")
-    if out.is_dir() and any(out.iterdir()) and not options.work.is_dir():
-        raise UserError(
-            f"{out} is not empty, and no adaptation was begun in it", fix="choose another --out, or empty it."
-        )
 
 
 @dataclass(kw_only=True)

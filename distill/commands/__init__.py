@@ -8,7 +8,7 @@ Its files::
     adapt                     both on one's own photos, with all that follows
     prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches
-    cache_texts               more texts in a finished one
+    cache_info, cache_texts   what is in one; more texts in a finished one
     recipes, train, evaluate, fewshot    settings that ship; stage 2
     train_plan                what train --plan prints
     evaluate_on               evaluate on images of any source
@@ -18,4 +18,5 @@ Its files::
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
     source_options            how images are read
+    memory                    what each can do with less memory
 """

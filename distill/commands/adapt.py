@@ -20,7 +20,7 @@ from distill.commands.options import (
     seed_option,
     wants_weights,
 )
-from distill.commands.tables import percent, print_json, table, working
+from distill.commands.tables import loading, percent, print_json, table, working
 
 if TYPE_CHECKING:
     from distill.adapt.outcome import Outcome
@@ -86,16 +86,19 @@ def adapt(
       distill adapt photos labels.csv --names names.txt --out model --budget 10m
       distill adapt --cache artifacts/photos --out model
     """
+    from distill.adapt.first_look import first_look
     from distill.adapt.options import AdaptOptions
-    from distill.adapt.run import adapt as make
 
     if ":" in given["model"] and ctx.get_parameter_source("pretrained") == click.core.ParameterSource.DEFAULT:
         given["pretrained"] = None
     if cache is None:
         wants_weights(given)
     options = AdaptOptions(sources=sources, out=out, cache=cache, **given)
+    seen = first_look(options)
+    with loading():
+        from distill.adapt.run import adapt as make
     with working("adapting") as progress:
-        outcome = make(options, progress=progress)
+        outcome = make(options, progress=progress, seen=seen)
     if as_json:
         print_json(outcome.to_json())
         return

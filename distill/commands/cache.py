@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError, printable, some_of
 from distill.commands.options import (
     EXISTING_FOLDER,
@@ -22,13 +23,11 @@ from distill.commands.options import (
 )
 from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import (
-    number,
+    loading,
     print_duplicates,
     print_json,
     print_left_out,
     print_zero_shot,
-    size,
-    table,
     working,
 )
 
@@ -38,86 +37,6 @@ if TYPE_CHECKING:
     from cache.reader import EmbeddingCache
     from cache.sources.samples import DataFolder
     from cache.store.manifest import Manifest
-    from cache.store.spec import TeacherSpec
-
-
-@click.command()
-@click.argument("cache", type=EXISTING_FOLDER)
-@json_option("Print it as JSON.")
-def info(cache: Path, as_json: bool) -> None:
-    """Say what is in CACHE.
-
-    Its manifest and its journal are read, and no row.
-
-    Example: distill cache info artifacts/photos
-    """
-    from cache.maintain.info import describe_cache
-
-    there = describe_cache(cache)
-    if as_json:
-        plain = asdict(there)
-        plain["left_out"] = {split: account.as_table() for split, account in there.left_out.items()}
-        print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
-        return
-    table(f"cache {cache}", ["", ""], _about(there.manifest, there.problem))
-    names = ["split", "rows", "classes", "groups", "removed", "skipped", "own captions"]
-    splits = [
-        [s.split, *map(number, (s.rows, s.classes, s.groups, s.removed, s.skipped, s.own_captions))]
-        for s in there.splits
-    ]
-    table("splits", names, splits)
-    print_left_out(there.left_out)
-    columns = [
-        [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), size(c.bytes), _words(c.settings)]
-        for c in there.columns
-    ]
-    table("columns", ["column", "groups", "rows", "size", "settings"], columns)
-    for teacher, own in there.manifest.every_teacher.items():
-        banks = [
-            [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
-            for name, bank in own.banks.items()
-        ]
-        title = "text banks" if teacher == "main" else f"text banks of {teacher}"
-        if not banks:
-            click.echo(f"{title}: none")
-            continue
-        table(title, ["bank", "texts", "truncated", "template", "source"], banks)
-    made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
-    click.echo(
-        printable(f"writers: {', '.join(w.writer for w in there.writers) or 'none'}; {'; '.join(made)}")
-    )
-    if there.manifest.teachers:
-        click.echo(f"other teachers: {', '.join(there.manifest.teachers)}")
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value!s:.24}" for name, value in settings.items())
-
-
-def _about(manifest: Manifest, problem: str) -> list[list[str]]:
-    from cache.runtime.own_code import own_code_in
-
-    teacher = manifest.spec.teacher
-    again = problem or f"run the same '{manifest.command}' again"
-    return [
-        ["fingerprint", manifest.spec.fingerprint()],
-        ["complete", "yes" if manifest.complete else f"no: {again}"],
-        ["teacher", f"{teacher.model} ({teacher.pretrained})"],
-        *([["code", f"sha256 {teacher.architecture[:16]}..."]] if own_code_in(teacher.model) else []),
-        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
-        ["preprocessing", _prepared(teacher)],
-        ["computed in", teacher.precision],
-        ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
-        ["embed_dim", str(manifest.embed_dim)],
-        ["text tower", "kept" if manifest.text_tower else "not kept"],
-    ]
-
-
-def _prepared(teacher: TeacherSpec) -> str:
-    if not teacher.image_size:
-        return teacher.preprocessing
-    height, width = teacher.image_size
-    return f"{teacher.preprocessing}, {height if height == width else f'{height} x {width}'} px"
 
 
 @click.command()
@@ -135,7 +54,8 @@ def verify(cache: Path, as_json: bool) -> None:
     from cache.store.duplicates import duplicates_of
     from cache.store.journal import Journal
 
-    checks = verify_cache(cache)
+    with working("cache verify", "files") as progress:
+        checks = verify_cache(cache, progress=progress)
     bad = [check for check in checks if check.problem]
     if as_json:
         print_json([asdict(check) for check in checks])
@@ -190,7 +110,8 @@ def repair(cache: Path, compact: bool, as_json: bool) -> None:
     """
     from cache.maintain.repair import repair_cache
 
-    done = repair_cache(cache)
+    with working("cache repair", "files") as progress:
+        done = repair_cache(cache, progress=progress)
     joined = _compacted(cache) if compact and not done.commands else None
     if as_json:
         result = {"removed": [asdict(check) for check in done.removed], "commands": done.commands}
@@ -205,7 +126,9 @@ def repair(cache: Path, compact: bool, as_json: bool) -> None:
             f"{'; then '.join(done.commands)}",
         )
     if joined and not as_json:
-        click.echo(f"{joined.before:,} row groups are {joined.after:,} now, {size(joined.bytes)} are free.")
+        click.echo(
+            f"{joined.before:,} row groups are {joined.after:,} now, {in_bytes(joined.bytes)} are free."
+        )
     if not as_json:
         click.echo(f"{cache} is sound.")
 
@@ -251,13 +174,16 @@ def import_(out: Path, **given: Any) -> None:
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
       distill cache import --out artifacts/web --images clip-retrieval-folder --data pool='shards/*.tar'
     """
-    from cache.build.judgements import Judgements
-    from cache.build.text_banks import sources_of
-    from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
     from cache.sources.clip_retrieval import TEXTS, is_clip_retrieval
     from cache.store.left_out import accounts_of
+    from cache.store.manifest import check_is_cache_or_empty
 
+    check_is_cache_or_empty(out)
+    with loading():
+        from cache.build.judgements import Judgements
+        from cache.build.text_banks import sources_of
+        from cache.maintain.import_files import ImportOptions, import_files
     with working("cache import", "rows") as progress:
         options = ImportOptions(sources=source_options_of(given), **given)
         manifest = import_files(out, options, progress=progress)
@@ -287,10 +213,12 @@ def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
 
     Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
     """
-    from cache.maintain.convert import convert_cache
     from cache.reader import EmbeddingCache
 
-    folder = _pictures_of(EmbeddingCache.open(cache), data) if data or format == "webdataset" else None
+    opened = EmbeddingCache.open(cache)
+    with loading():
+        from cache.maintain.convert import convert_cache
+    folder = _pictures_of(opened, data) if data or format == "webdataset" else None
     with working("cache convert", "rows") as progress:
         manifest = convert_cache(cache, out, format=format, folder=folder, progress=progress)
     click.echo(

@@ -23,7 +23,7 @@ from distill.commands.options import (
     wants_weights,
 )
 from distill.commands.source_options import source_options, source_options_of
-from distill.commands.tables import print_build, working
+from distill.commands.tables import loading, print_build, working
 
 # Options that say how what another asks for is kept.
 DETAILS = {
@@ -119,8 +119,8 @@ def cache_features(ctx: click.Context, data: tuple[str, ...], out: Path, as_json
       distill cache-features train=list.csv pool=photos --out artifacts/mine --pretrained openai
       distill cache-features birds --split 'id_test=0.2,ood_test=0.3 of classes' --out artifacts/birds
     """
-    from cache.build.from_folder import FeatureOptions
-    from cache.build.from_folder import cache_features as embed
+    from cache.build.first_look import first_look
+    from cache.sources.data import Given
 
     if given["support_views"] == 1:
         raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
@@ -129,7 +129,15 @@ def cache_features(ctx: click.Context, data: tuple[str, ...], out: Path, as_json
             refuse_given(ctx, own, without=f"--{owner.replace('_', '-')}")
     wants_weights(given)
     sources = source_options_of(given)
-    options = FeatureOptions(cluster=ray_cluster(ctx, given), sources=sources, **given)
+    cluster, named = ray_cluster(ctx, given), Given.all_of(data)
+    if cluster:  # machines that have other working folders
+        named, out = [one.anywhere() for one in named], out.resolve()
+    looked_at = ("model", "shared_classes", "label2text", "support_views")
+    opened = first_look(named, out, sources, **{name: given[name] for name in looked_at})
+    with loading():
+        from cache.build.from_folder import FeatureOptions
+        from cache.build.from_folder import cache_features as embed
+    options = FeatureOptions(cluster=cluster, sources=sources, **given)
     with working("embedding") as progress:
-        summary = embed(data, out, options, progress=progress)
+        summary = embed(named, out, options, progress=progress, opened=opened)
     print_build(summary, out, as_json=as_json)

@@ -14,12 +14,13 @@ from distill.commands.options import (
     FILE,
     TEACHERS,
     WEIGHTS,
+    check_run,
     device_option,
     given_options,
     option,
     template_option,
 )
-from distill.commands.tables import print_zero_shot
+from distill.commands.tables import loading, print_zero_shot, working
 
 
 @click.command("add-texts")
@@ -71,7 +72,6 @@ def add_texts(
       distill cache add-texts artifacts/photos --bank coop --run runs/coop
       distill cache add-texts artifacts/photos --bank means --from-images
     """
-    from cache.build.zero_shot import doubts, zero_shot
     from cache.reader import EmbeddingCache
 
     remarks: list[str] = []
@@ -89,15 +89,23 @@ def add_texts(
     elif run is not None:
         for option in given_options(ctx, *(name for name in given if name != "replaces")):
             raise click.UsageError(f"{option} is of texts, and --run has learnt its own: leave one out.")
-        from distill.student.prompts import export_prompts
-
+        EmbeddingCache.open(cache)
+        check_run(run)
+        with loading():
+            from distill.student.prompts import export_prompts
         listed, teacher = export_prompts(run, cache, bank=bank, replaces=given["replaces"])
     else:
-        from cache.build.add_texts import TextOptions
-        from cache.build.add_texts import add_texts as add
+        from cache.build.text_options import TextOptions
 
-        listed, remarks = add(cache, TextOptions(bank=bank, **given))
+        texts = TextOptions(bank=bank, **given)
+        EmbeddingCache.open(cache)  # before torch is imported: there may be none
+        with loading():
+            from cache.build.add_texts import add_texts as add
+        with working("cache add-texts", "texts") as progress:
+            listed, remarks = add(cache, texts, progress=progress)
         teacher = given["teacher"]
+    from cache.build.zero_shot import doubts, zero_shot
+
     cut = f", {listed.truncated:,} longer than the teacher's context" if listed.truncated else ""
     click.echo(f"{cache / listed.file}: {listed.texts:,} texts{cut}; use them with: train --text {bank}")
     for line in remarks:

@@ -10,7 +10,7 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.options import EXISTING_FOLDER, json_option, option
-from distill.commands.tables import print_json
+from distill.commands.tables import loading, print_json
 
 
 @click.command()
@@ -29,7 +29,8 @@ def doctor(folder: Path, as_json: bool) -> None:
 
     from distill.doctor import FAILED, OK, examine
 
-    findings = examine(folder)
+    with loading():
+        findings = examine(folder)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -13,6 +13,7 @@ from cache.runtime.errors import printable
 from distill.commands.evaluate_on import on_options, print_on, refuse_beside_on, without_on
 from distill.commands.options import (
     EXISTING_FOLDER,
+    check_run,
     device_option,
     given_options,
     json_option,
@@ -22,6 +23,7 @@ from distill.commands.options import (
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     number,
     object_table,
     print_json,
@@ -30,6 +32,7 @@ from distill.commands.tables import (
     space_table,
     table,
     warn,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -81,11 +84,11 @@ def evaluate(
       distill evaluate runs/first --on other-photos --template 'a photo of a {}'
     """
     from cache.store.manifest import is_cache
-    from distill.judge.calibration_of_run import judge_run
 
     of_cache = teacher is not None or is_cache(folder)
     refuse_beside_on(ctx, given["on"], of_cache=of_cache, space=space)
     if given["on"]:
+        check_run(folder, given["checkpoint"])
         print_on(folder, given, as_json)
         return
     given = without_on(given)
@@ -93,11 +96,15 @@ def evaluate(
         _refuse_of_runs(ctx, folder, space=space)
         _print_teachers(folder, teacher or "", given, as_json)
         return
+    check_run(folder, given["checkpoint"])
+    with loading():
+        from distill.judge.calibration_of_run import judge_run
     given |= _size_and_crop(folder, given)
     if space:
         _print_space(folder, given, as_json)
         return
-    results, calibration = judge_run(folder, note=warn, **given)
+    with working("evaluate") as progress:
+        results, calibration = judge_run(folder, note=warn, progress=progress, **given)
     if as_json:
         print_other_data(results)
         others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
@@ -121,10 +128,12 @@ def _refuse_of_runs(ctx: click.Context, cache: Path, *, space: bool) -> None:
 
 def _print_teachers(cache: Path, teacher: str, given: Mapping[str, Any], as_json: bool) -> None:
     """Judge a cache's teacher, or each of several, and print how good they are."""
-    from distill.judge.teachers import judge_teachers
-
+    with loading():
+        from distill.judge.teachers import judge_teachers
     banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
-    judged = judge_teachers(cache, teacher, splits=given["splits"], check=given["check"], note=warn, **banks)
+    asked = {name: given[name] for name in ("splits", "check")}
+    with working("evaluate") as progress:
+        judged = judge_teachers(cache, teacher, note=warn, progress=progress, **asked, **banks)
     if as_json:
         told = {name: _as_json(results, {}) for name, results in judged.items()}
         print_json(told if len(told) > 1 else next(iter(told.values())))
@@ -226,7 +235,8 @@ def _about(result: SplitResult) -> dict[str, float]:
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    space = space_of_run(run, note=warn, **given)
+    with working("evaluate") as progress:
+        space = space_of_run(run, note=warn, progress=progress, **given)
     if as_json:
         print_json(space)
         return

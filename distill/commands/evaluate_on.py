@@ -20,7 +20,7 @@ from distill.commands.options import (
     template_option,
 )
 from distill.commands.source_options import LABEL_OPTIONS, label_options, label_options_of
-from distill.commands.tables import SKIPPED, percent, print_json, print_left_out, table, warn
+from distill.commands.tables import SKIPPED, percent, print_json, print_left_out, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.elsewhere import ElsewhereResult
@@ -68,7 +68,8 @@ def print_on(run: Path, given: dict[str, Any], as_json: bool) -> None:
     wording = Wording(**{name: given[name] for name in _WORDING}, bank_alone=given["text"] is not None)
     where = Elsewhere(sources=given["on"], options=label_options_of({**given}), wording=wording)
     opening = {n: v for n, v in without_on(given).items() if n not in ("data_dir", "negative_text")}
-    results, left_out = evaluate_elsewhere(run, where, note=warn, **opening)
+    with working("evaluate") as progress:
+        results, left_out = evaluate_elsewhere(run, where, note=warn, progress=progress, **opening)
     if as_json:
         print_json({**{n: one.to_json() for n, one in results.items()}, "left_out": left_out.as_table()})
         return

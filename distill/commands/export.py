@@ -22,6 +22,7 @@ from distill.commands.options import (
     FOLDER,
     THREADS,
     WHOLE,
+    check_run,
     code_option,
     device_option,
     given_options,
@@ -33,7 +34,7 @@ from distill.commands.options import (
     template_option,
     words,
 )
-from distill.commands.tables import percent, print_json, table, warn, working
+from distill.commands.tables import loading, percent, print_json, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
@@ -125,10 +126,11 @@ def export(
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
-    from distill.deploy.export import export_run
-    from distill.deploy.export_options import ExportOptions
-    from distill.deploy.web import prepare_web
-
+    check_run(run, given["checkpoint"])
+    with loading():
+        from distill.deploy.export import export_run
+        from distill.deploy.export_options import ExportOptions
+        from distill.deploy.web import prepare_web
     vocabulary = _vocabulary(ctx, given)
     chosen = ExportOptions(vocabulary=vocabulary, **given)
     if push is not None:

@@ -13,6 +13,7 @@ from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
     FOLDER,
+    check_run,
     device_option,
     json_option,
     numbers,
@@ -21,7 +22,7 @@ from distill.commands.options import (
     set_option,
     words,
 )
-from distill.commands.tables import mean, print_json, table, warn, working
+from distill.commands.tables import loading, mean, print_json, table, warn, working
 
 RETRIEVAL = ("alpha", "beta", "search", "support_views", "average", "text_share")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
@@ -94,11 +95,13 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/first --shots 1,2,4,8 --method project,retrieval
       distill fewshot runs/robot --episodes 10,50
     """
-    from distill.fewshot.methods import teach_by_all
-    from distill.fewshot.retrieval import Retrieval
-    from distill.fewshot.run import FewShotOptions
-    from distill.judge.trained_run import open_trained
-    from distill.train.stopping import Stopped
+    check_run(run, given["checkpoint"])
+    with loading():
+        from distill.fewshot.methods import teach_by_all
+        from distill.fewshot.retrieval import Retrieval
+        from distill.fewshot.run import FewShotOptions
+        from distill.judge.trained_run import open_trained
+        from distill.train.stopping import Stopped
 
     methods = given.pop("methods")
     places = {name: given.pop(name) for name in ("data_dir", "cache_dir", "code")}

@@ -15,6 +15,7 @@ from cache.runtime.torchrun import world_size
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
+    from distill.record.boards import Boards
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -179,13 +180,31 @@ workers_option = option(
     "Processes that decode  [default: by the machine]",
     click.IntRange(0, bounds.most_processes()),
 )
-wandb_option = option(
-    "--wandb",
-    "Write to this project of Weights & Biases as well.",
-    default="",
-    show_default=False,
-    metavar="PROJECT",
+boards_options = options(
+    option(
+        "--wandb",
+        "Write to this project of Weights & Biases as well.",
+        default="",
+        show_default=False,
+        metavar="PROJECT",
+    ),
+    option(
+        "--mlflow",
+        "Write to this experiment of MLflow as well; MLFLOW_TRACKING_URI says where.",
+        default="",
+        show_default=False,
+        metavar="EXPERIMENT",
+    ),
 )
+
+
+def boards_of(given: dict[str, Any]) -> Boards:
+    """Take what boards are written to out of what was ``given``."""
+    from distill.record.boards import Boards
+
+    return Boards(wandb=given.pop("wandb"), mlflow=given.pop("mlflow"))
+
+
 shared_classes_option = option(
     "--shared-classes", "Let classes be in train and in the OOD test as well.", bool
 )
@@ -309,3 +328,11 @@ def wants_weights(given: dict[str, Any]) -> None:
         raise click.UsageError(
             f"--model {model} needs --pretrained: a tag such as 'openai' or a checkpoint file."
         )
+
+
+def check_run(run: Path, checkpoint: str = "last") -> None:
+    """Make sure that a run has trained, before what reads its weights is imported; UserError else."""
+    from distill.checkpoint import check_there
+    from distill.record.run_files import checkpoint_file
+
+    check_there(checkpoint_file(run, checkpoint))

@@ -23,7 +23,7 @@ from distill.commands.options import (
     option,
     workers_option,
 )
-from distill.commands.tables import print_json, working
+from distill.commands.tables import loading, print_json, working
 
 WAYS = {
     "lists": ("dataset", "lists", "allow_missing"),
@@ -59,7 +59,10 @@ def split(source: Path, as_json: bool, **given: Any) -> None:
     """
     from cache.prepare.split import split_images
 
-    summary = split_images(source, **_of_one_way(given))
+    way = _of_one_way(given)
+    with working("listing the images") as progress:
+        progress.start(None)
+        summary = split_images(source, **way)
     if as_json:
         print_json({**asdict(summary), "out": str(summary.out)})
         return
@@ -120,9 +123,12 @@ def caption(data: str, workers: int | None, **given: Any) -> None:
 
     Example: distill caption photos --model Salesforce/blip-image-captioning-base
     """
-    from cache.prepare.caption import caption as write_captions
-    from cache.runtime.devices import choose_device, default_workers
+    from cache.sources.data import open_data
 
+    open_data(data)  # before torch is imported: there may be none
+    with loading():
+        from cache.prepare.caption import caption as write_captions
+        from cache.runtime.devices import choose_device, default_workers
     if workers is None:
         workers = default_workers(choose_device(given["device"]))
     with working("captioning") as progress:

@@ -12,7 +12,7 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, json_option, option
-from distill.commands.tables import print_json, table
+from distill.commands.tables import print_json, table, working
 
 if TYPE_CHECKING:
     from distill.report.compare import Result
@@ -35,8 +35,15 @@ def report(runs: Path, out: Path, baseline: str | None) -> None:
     """
     from distill.report.page import report as write_report
 
-    written = write_report(runs, out, baseline=baseline)
-    click.echo(f"wrote {', '.join(map(str, written))}")
+    with working("report", "runs") as progress:
+        written = write_report(runs, out, baseline=baseline, progress=progress)
+    for answer in written.answers:
+        click.echo(_whole_words(answer))
+    if written.left_out:
+        count = f"{len(written.left_out)} runs are" if len(written.left_out) > 1 else "1 run is"
+        some = "; ".join(f"{name} {reason}" for name, reason in written.left_out[:3])
+        click.echo(printable(f"{count} left out: {some}{'; ...' if len(written.left_out) > 3 else ''}"))
+    click.echo(f"wrote {', '.join(map(str, written.files))}")
 
 
 @click.command()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
+from cache.store.manifest import check_is_cache_or_empty
 from distill.commands.episodes import EPISODES, UNITS
 from distill.commands.options import (
     COUNT,
@@ -24,7 +25,7 @@ from distill.commands.options import (
     template_option,
     wants_weights,
 )
-from distill.commands.tables import print_build, working
+from distill.commands.tables import loading, print_build, working
 
 
 @click.command("make-demo")
@@ -79,9 +80,10 @@ def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai
     """
-    from cache.build.from_episodes import EpisodeOptions, cache_episode_features
-
     wants_weights(given)
+    check_is_cache_or_empty(out)
+    with loading():
+        from cache.build.from_episodes import EpisodeOptions, cache_episode_features
     options = EpisodeOptions(**{name: value for name, value in given.items() if value not in (None, ())})
     with working("embedding", UNITS[EPISODES]) as progress:
         summary = cache_episode_features(data, out, options, progress=progress)

@@ -17,6 +17,8 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
+    boards_of,
+    boards_options,
     code_option,
     data_option,
     json_option,
@@ -24,9 +26,8 @@ from distill.commands.options import (
     ray_cluster,
     ray_options,
     set_option,
-    wandb_option,
 )
-from distill.commands.tables import mean, percent, print_json, table
+from distill.commands.tables import loading, mean, percent, print_json, table
 from distill.headline import SET_ASIDE
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @set_option("Any setting of all runs. Repeatable.")
 @code_option
 @ray_options
-@wandb_option
+@boards_options
 @json_option("Print how every run ended as JSON; with --plan, the plan.")
 @click.pass_context
 def sweep(
@@ -66,8 +67,8 @@ def sweep(
       distill sweep losses --cache artifacts/photos --out runs/losses --engine ray --gpus 0.5
       distill sweep vlalign --cache artifacts/photos --out runs/k --together --set data.seed=0
     """
+    from cache import EmbeddingCache
     from distill.sweep.plan import load_sweep
-    from distill.sweep.run import FAILED, Place, chosen_point, run_sweep
 
     if world_size() > 1:
         raise click.UsageError("a sweep starts its own processes: leave out torchrun.")
@@ -75,8 +76,12 @@ def sweep(
     cluster, jobs, together = ray_cluster(ctx, given), given.pop("jobs"), given.pop("together")
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
-    planned, place = load_sweep(sweep, settings=settings), Place(**given)
+    planned, boards = load_sweep(sweep, settings=settings), boards_of(given)
     _check_choice(planned, choose)
+    EmbeddingCache.open(given["cache"])  # before torch is imported: there may be none
+    with loading():
+        from distill.sweep.run import FAILED, Place, chosen_point, run_sweep
+    place = Place(boards=boards, **given)
     lines = _plan(planned, place, together=together)
     if plan and as_json:
         print_json(lines)

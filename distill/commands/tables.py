@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import printable
+from cache.runtime.torchrun import speaks
 
 if TYPE_CHECKING:
     from cache.build.summary import BuildSummary
@@ -55,6 +57,25 @@ def working(what: str, unit: str = "images") -> AbstractContextManager[Any]:
     return closing(progress_for(what, unit))
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say on a terminal that the command has begun, until what it imports is there; a log needs no such line.
+
+    Torch and what stands on it take seconds to import.
+    """
+    if not sys.stderr.isatty() or not speaks():
+        yield
+        return
+    line = f"{click.get_current_context().command_path}: loading ..."
+    sys.stderr.write(line)
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write(f"\r{' ' * len(line)}\r")
+        sys.stderr.flush()
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON that a person can read."""
     click.echo(json.dumps(value, indent=2))
@@ -76,12 +97,6 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in the unit that fits it."""
-    unit, digits = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
-    return f"{count / unit:,.1f} {digits}"
 
 
 def mean(row: Mapping[str, Any], name: str, *, cosine: bool = False) -> str:
@@ -197,13 +212,13 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
             }
         )
         return
-    called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
+    whose = "" if summary.teacher == "main" else f" of the teacher {summary.teacher}"
     rows = {
-        "rows": f"{summary.rows:,} ({_changes(summary)})",
+        f"rows{whose}": f"{summary.rows:,} ({_changes(summary)})",
         **({"of splits": _of_splits(summary)} if len(summary.rows_of_splits) > 1 else {}),
-        "size": f"{summary.bytes / 1e6:,.1f} MB",
-        "rate": f"{summary.images_per_s:,.1f} {unit}/s",
-        **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
+        "size": in_bytes(summary.bytes),
+        **_speed(summary, unit),
+        "all": f"{summary.total_seconds:,.1f} s",
     }
     for name, count in summary.truncated.items():
         rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
@@ -216,6 +231,25 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
         click.echo(printable(f"skipped {key}: {image.reason}"))
     print_left_out(summary.left_out)
     print_duplicates(summary.duplicates)
+
+
+def _speed(summary: BuildSummary, unit: str) -> dict[str, str]:
+    """Return how fast rows were made, and what was added beside them; nothing of what was not."""
+    called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
+    told = {}
+    if summary.new_rows:
+        told["rate"] = f"{summary.images_per_s:,.1f} {unit}/s"
+        parts = asdict(summary.seconds)
+        # Of columns nobody measures where the time goes.
+        told |= {
+            called.get(name, name): f"{value:,.1f} s" for name, value in parts.items() if any(parts.values())
+        }
+    for name, count in summary.added_columns.items():
+        told[f"added {name}"] = f"{count:,} rows"
+    if added := sum(summary.added_columns.values()):
+        seconds = summary.columns_seconds
+        told["added in"] = f"{seconds:,.1f} s, {added / max(seconds, 1e-9):,.1f} rows/s"
+    return told
 
 
 def print_left_out(left_out: Mapping[str, Account]) -> None:

@@ -19,17 +19,19 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    boards_of,
+    boards_options,
     code_option,
     data_option,
     given_options,
     json_option,
     option,
     set_option,
-    wandb_option,
 )
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
+    loading,
     object_table,
     print_json,
     print_one_class,
@@ -40,6 +42,7 @@ from distill.commands.tables import (
 
 if TYPE_CHECKING:
     from distill.config import RunConfig
+    from distill.train.chosen_run import ChosenRun
 
 FOR_PHOTOS = ("k", "teachers", "replay_views")
 FOR_EPISODES = ("negative_text", "local")
@@ -123,7 +126,7 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--resume resume_run", "Go on with the run in --out, with its own settings and cache.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @json_option("Print the summary as JSON.")
-@wandb_option
+@boards_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -154,39 +157,35 @@ def train(
       distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
-    from distill.settings import with_settings
-    from distill.student.own_code import with_code
-    from distill.train.default_recipe import config_of, default_recipe, default_settings
-    from distill.train.resumed_settings import begun_with, cache_of
-    from distill.train.run_folder import check_out
-    from distill.train.start import train as run
+    from distill.record.run_files import check_out
+    from distill.train.chosen_run import chosen_run
+    from distill.train.resumed_settings import cache_of
 
     out = _checked(out, plan=plan, resume_run=resume_run)
+    given["boards"] = boards_of(given)
     if not plan:
         check_out(out, resume_run=resume_run)
-    begun = begun_with(out) if resume_run and recipe is None else None
     cache = cache or (cache_of(out) if resume_run else None)
     if cache is None:
         raise click.UsageError("Missing argument 'CACHE'.")
     contents = _contents(ctx, cache, recipe, settings)
-    if begun is not None:
-        config = with_settings(begun, settings)
-    else:
-        taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
-        fitted = () if recipe else default_settings(cache, settings)
-        config = config_of(taken, (*fitted, *settings), named=recipe is not None)
-    _check_used(ctx, config)
-    config, code = with_code(config, code, settings)
-    given |= {"cache_dir": cache, "code": code}
+    chosen = chosen_run(
+        cache,
+        out,
+        recipe=recipe,
+        settings=settings,
+        data_dir=given["data_dir"],
+        code=code,
+        resume_run=resume_run,
+    )
+    _check_used(ctx, chosen.config)
     if plan:
-        _plan(config, given, recipe=taken, unit=UNITS[contents], as_json=as_json)
+        _plan(chosen, given, unit=UNITS[contents], as_json=as_json)
         return
-    given |= {"resume_run": resume_run, "command": sys.argv}
-    if begun is None:
-        why = "" if recipe else ", ".join((", as none is named", *fitted))
-        given["notes"] = [f"recipe {taken}{why}; start {config.student.start}"]
+    with loading():
+        import distill.train.start  # noqa: F401  (which chosen_run imports when it trains)
     with working("training", UNITS[contents]) as progress:
-        summary = run(config, out=out, progress=progress, **given)
+        summary = chosen.trained(out, resume_run=resume_run, command=sys.argv, progress=progress, **given)
     _print(summary, out, contents=contents, as_json=as_json)
 
 
@@ -228,14 +227,17 @@ def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:
     return out or Path()
 
 
-def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json: bool) -> None:
+def _plan(chosen: ChosenRun, given: dict[str, Any], *, unit: str, as_json: bool) -> None:
     from distill.commands.train_plan import print_plan
-    from distill.train.plan import plan
 
-    given.pop("wandb")
+    with loading():
+        from distill.train.plan import plan
+
+    given = {name: value for name, value in given.items() if name != "boards"}
+    given |= {"cache_dir": chosen.cache, "code": chosen.code}
     with working("trying a few steps", unit) as progress:
-        planned = plan(config, progress=progress, **given)
-    print_plan(planned, recipe=recipe, unit=unit, as_json=as_json)
+        planned = plan(chosen.config, progress=progress, **given)
+    print_plan(planned, recipe=chosen.recipe, unit=unit, as_json=as_json)
 
 
 def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) -> None:

@@ -16,8 +16,8 @@ from cache.sources.episode_keys import RESEARCH_KEYS
 from cache.sources.episode_texts import NEGATIVES
 from cache.sources.episodes import ENDING, CameraFrame
 from cache.sources.splits import FOLDERS
-from distill.demo.shapes import Array, backdrop, outside, soft, surface, turned
-from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
+from distill.demo.shapes import OWN, Array, backdrop, soft, surface, turned
+from distill.demo.words import BACKGROUNDS, CLASSES, ShapeClass
 
 ID_OBJECTS, OOD_OBJECTS = 14, 12
 # Of the objects' texts: the small CLIP that ships has never read the word "cannot".
@@ -132,9 +132,10 @@ def _put(
 ) -> None:
     look = np.random.default_rng(thing.look)
     u, v = turned(x - thing.centre[0], y - thing.centre[1], thing.angle, thing.radius)
-    mask = soft(outside(thing.shape_class.shape, u, v) * thing.radius / camera.reach, image_size)
-    colour = COLOURS[thing.shape_class.colour]
-    picture += mask[..., None] * (surface(thing.shape_class.pattern, colour, u, v, look, jitter=22) - picture)
+    one = thing.shape_class
+    mask = soft(OWN.shapes[one.shape](u, v) * thing.radius / camera.reach, image_size)
+    pattern, colour = OWN.patterns[one.pattern], OWN.colours[one.colour]
+    picture += mask[..., None] * (surface(pattern, colour, u, v, look, jitter=22) - picture)
     depth -= mask * OBJECT_HEIGHT * (1 - 0.4 * np.hypot(u, v)).clip(0.3, 1)
 
 

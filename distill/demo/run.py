@@ -1,79 +1,137 @@
-"""``distill demo``: the whole way in a few minutes, from drawn pictures to two students compared."""
+"""``distill demo``: the whole way in a minute or two, from drawn pictures to a model that is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.resources import as_file, files
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cache.build.from_folder import FeatureOptions, cache_features
-from cache.runtime.progress import Silent
-from cache.sources.data import open_data
+from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
+from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
-from distill.judge.evaluate import evaluate_teacher, metrics_of
-from distill.record.run_files import CONFIG, SUMMARY
-from distill.settings import load_recipe, with_settings
+from distill.demo.unlabelled import draw_new, draw_pool, draw_unknown
+from distill.demo.words import CLASSES
+from distill.deploy.export import export_run
+from distill.deploy.export_options import ExportOptions
+from distill.deploy.info import NAME as MODEL_JSON
+from distill.deploy.model import Model
+from distill.deploy.predict import predict
+from distill.record.run_files import CONFIG
+from distill.settings import load_recipe, with_part
 from distill.train.start import train
 
-RECIPE = Path(__file__).parent / "demo.toml"
-CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0", "loss.cap=0")
-STUDENTS = {"student, L-cls alone": ("cls", CLS_ALONE), "student, full method": ("full", ())}
+HERE = Path(__file__).parent
+RECIPE, TEACHER, TRUNK = HERE / "demo.toml", HERE / "teacher", HERE / "trunk.safetensors"
+# What nothing was learnt from: a class that no label names.
+ASKED = next(one for one in CLASSES if one.name == "striped blue star")
+TESTS = ("id_test", "ood_test")
 
 
-class Lines(Silent):
-    """Notes alone, as lines of text: the demo's steps are short."""
+def run_demo(out: Path, *, epochs: int, seed: int, device: str, progress: Progress) -> dict[str, Any]:
+    """Draw, cache, take a head by ridge, train, export, and ask the model of a new picture.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-
-    def note(self, message: str) -> None:
-        """Pass a line on."""
-        self._say(f"  {message}")
-
-
-def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Draw, cache, train with L-cls alone and with the full method, and compare.
-
-    Run again, it goes on: what is drawn, cached or trained already is used.
+    Run again, it goes on: what is drawn, cached, trained or exported already is used. UserError where ``out``
+    has a student of other settings.
 
     Returns
     -------
     dict
-        ``accuracy``: percent by who and split (teacher, students, chance); ``files``: where things are.
+        ``accuracy``: percent right by who and test split, among its own classes and among all;
+        ``calibration``: by split; where onnxruntime is there, which runs it, what the model says:
+        ``none_of_these``, ``asked``; ``files``: where things are.
     """
-    data, cache = out / "data", out / "cache"
-    if not (data / "label2text.txt").exists():
-        say(f"drawing pictures into {data}")
-        draw_dataset(data)
-    say(f"embedding them once with the small teacher into {cache}")
-    with as_file(files("distill.demo") / "teacher") as teacher:
-        options = FeatureOptions(model=f"local-dir:{teacher}", device=device)
-        summary = cache_features(data, cache, options, progress=Lines(say))
-    say(f"  {summary.rows:,} images, {summary.new_rows:,} of them embedded now")
-    config = with_settings(
-        load_recipe(str(RECIPE)), [f"train.epochs={epochs}", f"train.seed={seed}", f'train.device="{device}"']
+    data, cache, run = out / "data", out / "cache", out / "runs" / "student"
+    config = config_of(epochs=epochs, seed=seed, device=device)
+    check_same(run, config)
+    draw(data, out / "unknown", progress)
+    progress.note("the teacher looks at every picture, once")
+    progress.start(0, "the teacher")
+    options = FeatureOptions(model=f"local-dir:{TEACHER}", device=device)
+    cache_features(data, cache, options, progress=progress)
+    summary = train(
+        config,
+        cache_dir=cache,
+        data_dir=data,
+        out=run,
+        resume_run=(run / CONFIG).is_file(),
+        progress=progress,
     )
-    judged = evaluate_teacher(cache)
-    of_teacher = {name: metrics_of(judged)[f"{name}_accuracy"] for name in judged}
-    accuracy = {"teacher": of_teacher}
-    runs = {}
-    for who, (name, settings) in STUDENTS.items():
-        runs[who] = out / "runs" / f"{name}-{epochs}-epochs-seed-{seed}"
-        say(f"training the {who}, into {runs[who]}")
-        if (runs[who] / SUMMARY).exists():
-            say("  trained already")
-        result = train(
-            with_settings(config, settings),
-            cache_dir=cache,
-            data_dir=data,
-            out=runs[who],
-            resume_run=(runs[who] / CONFIG).exists(),
-            progress=Lines(say),
+    places = {"pictures": data, "cache": cache, "run": run, "model": out / "model"}
+    result = {"accuracy": told(summary), "calibration": calibration_of(summary)}
+    if find_spec("onnxruntime") is None:
+        progress.note('no model is written without onnxruntime: pip install "distill[export]"')
+        del places["model"]
+    else:
+        result |= asked(run, places["model"], out, progress)
+    return {**result, "files": {what: str(place) for what, place in places.items()}}
+
+
+def draw(data: Path, unknown: Path, progress: Progress) -> None:
+    """Draw all pictures, unless they are there."""
+    if (data / "label2text.txt").exists() and unknown.exists():
+        return
+    progress.note(f"drawing pictures into {data}: of 50 classes with labels, of 50 new ones, and a pool")
+    draw_unknown(unknown)
+    draw_pool(data)
+    draw_dataset(data, progress=progress)  # what says that all is there comes last
+
+
+def config_of(*, epochs: int, seed: int, device: str) -> RunConfig:
+    """Return the recipe of the demo's student, which begins with the trunk that ships."""
+    config = with_part(load_recipe(str(RECIPE)), "student", start=str(TRUNK))
+    return with_part(config, "train", epochs=epochs, seed=seed, device=device)
+
+
+def check_same(run: Path, config: RunConfig) -> None:
+    """Refuse to go on with a student of other epochs, or another seed; UserError."""
+    if not (run / CONFIG).is_file():
+        return
+    begun, asked = load_recipe(str(run / CONFIG)).train, config.train
+    if (begun.epochs, begun.seed) != (asked.epochs, asked.seed):
+        raise UserError(
+            f"{run} is of {begun.epochs} epochs and seed {begun.seed}, not {asked.epochs} and {asked.seed}",
+            fix="choose another --out.",
         )
-        accuracy[who] = {split: result[f"{split}_accuracy"] for split in ("id_test", "ood_test")}
-    folder = open_data([data])
-    accuracy["chance"] = {split: 100 / len(folder.split(split).classes) for split in ("id_test", "ood_test")}
-    places = {"pictures": str(data), "cache": str(cache)}
-    places |= {f"curves of the {who}": str(where / "curves.png") for who, where in runs.items()}
-    return {"accuracy": accuracy, "files": places}
+
+
+def told(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return percent right by who and split: among the split's own classes, and among all."""
+    numbers = {
+        "teacher": summary["teacher_metrics"],
+        "head by ridge": summary["closed_form"],
+        "trained student": summary,
+    }
+    names = [f"{split}{among}_accuracy" for among in ("", "_all") for split in TESTS]
+    students = {who: {name: of[name] for name in names} for who, of in numbers.items()}
+    classes = [summary["classes"][split] for split in TESTS]
+    chances = [100 / count for count in (*classes, *[sum(classes)] * len(classes))]
+    return {**students, "chance": dict(zip(names, chances, strict=True))}
+
+
+def calibration_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return by test split how far a probability among all classes is off, in points, before and after."""
+    of_all = summary["calibration"]["among_all"]
+    return {split: {when: of_all[split][when] for when in ("before", "ece")} for split in TESTS}
+
+
+def asked(run: Path, model: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Export the student, unless that was done, and ask it about a picture of a class without labels."""
+    new, unknown = out / "new.jpg", out / "unknown"
+    if not (model / MODEL_JSON).is_file():
+        progress.note("exporting")
+        export_run(run, model, ExportOptions(unknowns=(str(unknown),)), progress=progress)
+    draw_new(new, ASKED)
+    opened = Model.open(model)
+    (answer,) = predict(opened, [new], opened.class_set(), top=3)
+    return {
+        "none_of_these": opened.rejection().in_words(),
+        "asked": {
+            "picture": str(new),
+            "shows": ASKED.name,
+            "answers": [asdict(one) for one in answer.labels],
+        },
+    }

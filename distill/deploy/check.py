@@ -100,7 +100,11 @@ def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: in
     some = sampled(split.pixels.samples, most)
     part = replace(split, pixels=trained.pixels(some, split.name))
     plain = trained.model.augment.plain
-    embeddings = [student(plain(pictures).numpy()) for pictures in decoded(part)]
+    trained.progress.start(len(some), f"the student on {split.name}", trained.model.unit)
+    embeddings = []
+    for pictures in decoded(part):
+        embeddings.append(student(plain(pictures).numpy()))
+        trained.progress.advance(len(pictures))
     if not embeddings:
         raise UserError(f"no {trained.model.unit} of {split.name} could be read", fix="check its files.")
     return Judged(

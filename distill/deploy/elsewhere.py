@@ -219,7 +219,7 @@ class _Task:
     def results(self, trained: TrainedRun, left_out: Account) -> dict[str, ElsewhereResult]:
         """Judge it; UserError where there is no image to."""
         name, classes = self.split.name, self.split.class_names
-        outputs = list(outputs_of(trained.model, self.split))
+        outputs = list(outputs_of(trained.model, self.split, trained.progress))
         if not outputs:
             why = [*left_out.in_words(), *islice(self.split.pixels.unreadable.values(), 1)]
             raise UserError(

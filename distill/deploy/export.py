@@ -68,6 +68,7 @@ def export_run(
         "code": options.code,
         "device": "cpu",
         "note": progress.note,
+        "progress": progress,
     }
     trained = open_trained(run, **opening)
     head = _head(run, trained, options.teacher)
@@ -159,6 +160,7 @@ class _Export:
             written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
         for file in written:
             self.progress.note(f"checking {file.path.name}")
+            self.progress.start(None, f"checking {file.path.name}", "")
             info = check.measured(info, file)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = {str(path.relative_to(self.folder)): sha256_of(path) for path in paths}

@@ -53,6 +53,11 @@ class Prediction:
     none_of_these: bool = False
     error: str = ""
 
+    def __repr__(self) -> str:
+        labels = ", ".join(f"{one.label!r} {one.score:.3f}" for one in self.labels)
+        none = f"{NONE}; " if self.none_of_these else ""
+        return f"Prediction({self.image!r}: {self.error or none + labels})"
+
     @property
     def answer(self) -> str:
         """The one label, or that it is none."""

@@ -54,6 +54,7 @@ def write_models(
         yield _weights(folder / WEIGHTS, embedding, info, Origin(code=trained.origin.code))
     if not {"torch", "onnx"} & {*formats}:
         return
+    trained.progress.start(None, "tracing the network", "")
     program = traced(embedding, info.preprocessing)
     if "torch" in formats:
         torch.export.save(program, folder / PROGRAM)
@@ -65,6 +66,7 @@ def write_models(
     write_float32(base, program)
     for precision in (name for name in PRECISIONS if name in precisions):
         path = folder / ONNX[precision]
+        trained.progress.start(None, f"writing {path.name}", "")
         if precision == "float32":
             shutil.copy(base, path)
         elif precision == "float16":
@@ -137,11 +139,14 @@ def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArra
     name = "train" if "train" in trained.folder.splits else POOL
     split = trained.folder.split(name)
     some = sampled(split.all(), CALIBRATION_IMAGES)
+    trained.progress.start(len(some), "calibrating int8", trained.model.unit)
     if info.objects is not None:
         yield from prepared_batches(some, info)
         return
     part = EvalSplit(name=name, pixels=trained.pixels(some, name), class_names=split.classes)
-    yield from prepared(part, info.preprocessing)
+    for images in prepared(part, info.preprocessing):
+        yield images
+        trained.progress.advance(len(images))
 
 
 def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:

@@ -25,6 +25,7 @@ def teach_by_all(
     The student sees the OOD images once for all of them. Of several, all their tables and a plot are written
     to ``out``. UserError as there, before the first is begun where a method does not fit the run.
     """
+    trained = replace(trained, progress=progress)
     for method in folders:
         check_method(trained, trained.checkpoint.parent, replace(options, method=method))
     judge = Judge(trained)

@@ -81,7 +81,7 @@ class Judge:
 
     def _whole(self, split: EvalSplit) -> tuple[Tensor, Tensor]:
         """Return (outputs [N, ...], labels) of a split's readable images."""
-        return whole_outputs(self.trained.model, split)
+        return whole_outputs(self.trained.model, split, self.trained.progress)
 
     def retrieved(
         self, split: EvalSplit, support_split: str, support: Sequence[str], retrieval: Retrieval

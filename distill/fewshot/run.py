@@ -6,7 +6,7 @@ Of episodes, which show several objects each, a few of all; they are finetuned o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def teach(
     training; if a class has too few images; if ``out`` holds runs of other weights or data. A ``judge`` of
     the run may be given, which has seen its images already.
     """
-    source = trained.checkpoint.parent
+    source, trained = trained.checkpoint.parent, replace(trained, progress=progress)
     check_method(trained, source, options)
     identity, start = same_data(trained, source), weights_digest(weights_of(trained.model))
     folders = {support: out / _called(support.shots, support.support_seed) for support in _supports(options)}

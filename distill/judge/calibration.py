@@ -183,7 +183,7 @@ def probabilities_of(similarities: NDArray[np.floating], temperature: float) -> 
 def expected_calibration_error(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], *, bins: int = BINS
 ) -> float:
-    """Return the mean distance of confidence and accuracy over equal bins, in percent, by torchmetrics.
+    """Return the mean distance of confidence and accuracy over equal bins, in percent.
 
     Of probabilities [N, C] and labels int [N]: each bin of the answers' confidence counts as its share of the
     images.
@@ -218,7 +218,7 @@ def _answers(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return how sure every answer is [N], and whether it is right, 0 or 1 [N]."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    # Just below 1, which torchmetrics would give a bin of its own beside the last.
+    # Just below 1: the last bin has it.
     confidence = probabilities.max(axis=1).clip(max=np.nextafter(1.0, 0.0))
     return confidence, (probabilities.argmax(axis=1) == labels).astype(np.int64)
 

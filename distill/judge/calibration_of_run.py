@@ -43,7 +43,7 @@ def judge_run(
     results: dict[str, Result] = {}
     outputs = {}
     for split in asked:
-        batches = list(outputs_of(model, split))
+        batches = list(outputs_of(model, split, trained.progress))
         results |= trained.results(split, batches)
         if isinstance(model, PhotoModel):
             rows, labels = zip(*batches, strict=True)
@@ -55,7 +55,7 @@ def judge_run(
     for name in ("id_val", "id_test"):
         with suppress(UserError):  # the run set none aside, or its data has none
             more = [] if name in outputs else trained.wanted([name])
-            outputs |= {split.name: whole_outputs(model, split) for split in more}
+            outputs |= {split.name: whole_outputs(model, split, trained.progress) for split in more}
             return results, calibration_of_run(model, [*asked, *more], outputs)
     return results, None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError, WrongOption
+from cache.runtime.progress import Progress, Silent
 from cache.sources.splits import LABELLED, POOL, split_name
 from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank, image_hashes
@@ -230,6 +231,7 @@ def evaluate_teacher(
     negative_text: str = "",
     batch_size: int = 4096,
     check: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Result]:
     """Judge a teacher from the cache alone: no model is loaded and no image is read.
 
@@ -256,6 +258,7 @@ def evaluate_teacher(
         text=text or default_bank(cache),
         negative_text=negative_text or NEGATIVE,
         batch_size=batch_size,
+        progress=progress or Silent(),
     )
     return {
         name: judge.judged(name, rows.class_names, rows, np.arange(len(rows)), rows.labels)
@@ -292,6 +295,7 @@ class TeacherJudge:
     text: str
     negative_text: str = NEGATIVE
     batch_size: int = 4096
+    progress: Progress = field(default_factory=Silent)
 
     def judged(
         self,
@@ -309,13 +313,7 @@ class TeacherJudge:
         if labels.ndim == 1:
             judged = (labels >= 0) & ~self._went_in(split, rows, at)
             at, labels = at[judged], labels[judged]
-        outputs = (
-            (
-                torch.from_numpy(rows.embeddings[at[start : start + self.batch_size]]).float(),
-                torch.from_numpy(labels[start : start + self.batch_size]),
-            )
-            for start in range(0, len(at), self.batch_size)
-        )
+        outputs = self._outputs(split, rows, at, labels)
         if self.cache.holds_episodes:
             return self._objects(split, class_names, outputs)
         bank = self.cache.text_bank(self.text)
@@ -323,6 +321,16 @@ class TeacherJudge:
         texts = bank.class_texts(among.names if among is not None else class_names)
         classifier = TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)
         return evaluate(outputs, classifier, split=split, class_names=class_names, among=among)
+
+    def _outputs(
+        self, split: str, rows: SplitRows, at: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rows ``at`` of a split, and their labels, a batch at a time."""
+        self.progress.start(len(at), f"judging {split}", "rows")
+        for start in range(0, len(at), self.batch_size):
+            here = slice(start, start + self.batch_size)
+            yield torch.from_numpy(rows.embeddings[at[here]]).float(), torch.from_numpy(labels[here])
+            self.progress.advance(len(at[here]))
 
     def _went_in(self, split: str, rows: SplitRows, at: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say of the rows ``at`` of a split whether the text bank was made of them."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress, Silent
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, labels_of
 from cache.sources.splits import MEAN
@@ -110,12 +111,16 @@ def result_names(model: Model, splits: Iterable[str]) -> list[str]:
 
 
 @torch.no_grad()
-def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]]:
+def outputs_of(
+    model: Model, split: EvalSplit, progress: Progress | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a student's (outputs [B, ...] float32, labels) of a split's images in their order."""
+    progress = progress or Silent()
     labels = labels_of(split.pixels.samples, split.class_names, multi_label=model.cache.holds_episodes)
     size, order = model.config.train.eval_batch_size, np.arange(len(labels))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     forward, was_training = model.forward(split.class_names), model.student.training
+    progress.start(len(order), f"judging {split.name}", model.unit)
     model.student.eval()
     try:
         for indices, images in split.pixels.batches(batches):
@@ -123,13 +128,14 @@ def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]
                 # A copy: a student compiled to CUDA graphs writes its next outputs over these.
                 outputs = forward(to_device(images, model.device)).to(torch.float32, copy=True)
                 yield outputs, torch.from_numpy(labels[indices])
+                progress.advance(len(indices))
     finally:
         model.student.train(was_training)
 
 
-def whole_outputs(model: Model, split: EvalSplit) -> tuple[Tensor, Tensor]:
+def whole_outputs(model: Model, split: EvalSplit, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
     """Return the outputs [N, ...] and the labels [N] of all of a split's readable images, on the CPU."""
-    rows, labels = zip(*outputs_of(model, split), strict=True)
+    rows, labels = zip(*outputs_of(model, split, progress), strict=True)
     return torch.cat([part.cpu() for part in rows]), torch.cat(labels)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
 from distill.judge.evaluate import Result, evaluate_teacher
 
 
@@ -20,6 +21,7 @@ def judge_teachers(
     negative_text: str = "",
     check: bool = False,
     note: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Result]]:
     """Return what :func:`distill.judge.evaluate.evaluate_teacher` says of each teacher of a cache, by name.
 
@@ -27,7 +29,9 @@ def judge_teachers(
     and left out. UserError as there, where no teacher can be judged.
     """
     cache = EmbeddingCache.open(folder, check=check)
-    judge = partial(evaluate_teacher, splits=splits, text=text, negative_text=negative_text)
+    judge = partial(
+        evaluate_teacher, splits=splits, text=text, negative_text=negative_text, progress=progress
+    )
     if teacher or len(cache.teacher_names) == 1:
         name = teacher or cache.teacher_name
         return {name: judge(cache.teacher_cache(name))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import in_its_place
 from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder, Sample
@@ -54,7 +55,8 @@ class Opening(TypedDict, total=False):
     another of episodes' negative texts; with ``check`` the cache's files are compared with their checksums;
     with ``rows_alone`` its images are not opened; ``note`` is told that another decoder than the run's reads
     its photos, or that a cache cannot keep where its images are now; ``code`` is the file of a student of
-    one's own; ``eval_size`` and ``eval_crop`` are others than the run's, or than those that it chose.
+    one's own; ``eval_size`` and ``eval_crop`` are others than the run's, or than those that it chose;
+    ``progress`` is told of the images that are judged.
     """
 
     data_dir: Data
@@ -69,6 +71,7 @@ class Opening(TypedDict, total=False):
     code: Path | None
     eval_size: int | None
     eval_crop: float | None
+    progress: Progress
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -81,7 +84,7 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
     for split in trained.judged(splits):
-        results |= trained.results(split, outputs_of(trained.model, split))
+        results |= trained.results(split, outputs_of(trained.model, split, trained.progress))
     return results
 
 
@@ -100,7 +103,7 @@ def space_of_run(
     trained.identities.refuse_changed_images()
     for split in trained.judged(splits):
         if teacher_has_rows(trained.heads, split):
-            outputs = outputs_of(trained.model, split)
+            outputs = outputs_of(trained.model, split, trained.progress)
             space |= space_of_split(trained.heads, outputs, split, trained.config)
     if not space:
         raise UserError(
@@ -127,6 +130,7 @@ class TrainedRun:
     origin: Origin
     pool: Mapping[str, Any]
     ends: Mapping[str, Any]
+    progress: Progress = field(default_factory=Silent)
 
     @property
     def config(self) -> RunConfig:
@@ -306,6 +310,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         pool=state["pool"],
         origin=origin,
         ends={"epochs": len(state["position"]["history"]), **chosen},
+        progress=opening.get("progress") or Silent(),
     )
 
 

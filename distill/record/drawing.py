@@ -20,20 +20,16 @@ def drawing(path: Path, size: tuple[float, float], *, columns: int = 1) -> Itera
     It is drawn by matplotlib's own defaults: a ``matplotlibrc`` that lies in the working folder may have its
     texts set by a program.
     """
-    import matplotlib  # here, because it takes a second
+    from matplotlib import style  # here, because it takes a second
+    from matplotlib.figure import Figure  # no pyplot: its backend is a notebook's own
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with pyplot.style.context("default"):
-        figure, axes = pyplot.subplots(1, columns, figsize=size)
+    with style.context("default"):
+        figure = Figure(figsize=size)
+        axes = figure.subplots(1, columns)
         _place(figure, size, columns)
-        try:
-            yield figure, axes
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format="png", dpi=120)
-        finally:
-            pyplot.close(figure)
+        yield figure, axes
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
 
 
 def _place(figure: Any, size: tuple[float, float], columns: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: metrics.jsonl, TensorBoard events, curves.png; and where it ran."""
+"""What a run leaves behind for people: metrics.jsonl, metrics.csv, curves.png; and where it ran."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -37,54 +37,6 @@ def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
         table = csv.DictWriter(file, names, restval="")
         table.writeheader()
         table.writerows(history)
-
-
-class Board(Protocol):
-    """Where people watch runs."""
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Write one epoch."""
-
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write what there is to say of a trained student, once, at the run's end."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-
-class TensorBoard:
-    """The same numbers as TensorBoard events; a resumed run takes back what it will write again."""
-
-    def __init__(self, folder: Path, *, first_epoch: int) -> None:
-        """Open an event file; events from ``first_epoch`` on are purged."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder), purge_step=first_epoch or None)
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Write one epoch."""
-        for name, value in line.items():
-            if name != "epoch" and isinstance(value, int | float):
-                self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, line["epoch"])
-        self._writer.flush()
-
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write the space metrics of every split at the last epoch; the rest are no curves."""
-        for name, value in space_metrics(summary).items():
-            self._writer.add_scalar(name, value, summary["epochs"] - 1)
-
-    def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
-
-
-def space_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """Return a summary's space metrics as ``space/SPLIT/METRIC``; empty where there are none."""
-    return {
-        f"space/{split}/{name}": value
-        for split, metrics in summary.get("space", {}).items()
-        for name, value in metrics.items()
-    }
 
 
 def draw_curves(

@@ -92,8 +92,8 @@ class Chart:
     title: str
     x_name: str
     y_name: str
-    x_ticks: tuple[tuple[float, float], ...]
-    y_ticks: tuple[tuple[float, float], ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
     series: tuple[Drawn, ...]
     levels: tuple[tuple[float, Level], ...] = ()
 
@@ -180,8 +180,8 @@ def draw(
         title=title,
         x_name=x.name,
         y_name=y.name,
-        x_ticks=tuple((axes.place(tick, axes.y.low)[0], short(tick)) for tick in axes.x.ticks),
-        y_ticks=tuple((axes.place(axes.x.low, tick)[1], short(tick)) for tick in axes.y.ticks),
+        x_ticks=tuple((axes.place(tick, axes.y.low)[0], _tick(tick)) for tick in axes.x.ticks),
+        y_ticks=tuple((axes.place(axes.x.low, tick)[1], _tick(tick)) for tick in axes.y.ticks),
         series=tuple(axes.draw(one, line=lines or one.style == -1) for one in series),
         levels=tuple((axes.place(axes.x.low, level.y)[1], level) for level in levels),
     )
@@ -197,6 +197,14 @@ def _scale(axis: Axis, values: Sequence[tuple[float, float | None]]) -> _Scale:
     ticks = MaxNLocator(nbins=5, integer=axis.whole, steps=[1, 2, 5, 10]).tick_values(low, high)
     low, high = max(float(ticks[0]), axis.low), min(float(ticks[-1]), axis.high)
     return _Scale(low=low, high=high, ticks=tuple(float(tick) for tick in ticks if low <= tick <= high))
+
+
+def _tick(value: float) -> str:
+    """Return a number in few characters: 0.0006 as 6e-4, which leaves room for the axis's name."""
+    if not 0 < abs(value) < 0.01:
+        return f"{value:.4g}"
+    number, power = f"{value:.2e}".split("e")
+    return f"{float(number):g}e{int(power)}"
 
 
 def short(value: float) -> float | int:

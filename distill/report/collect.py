@@ -15,13 +15,13 @@ from typing import Any
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.folder_kinds import is_instead
 from cache.runtime.json_values import value_of
+from cache.runtime.progress import Progress, Silent, counting
 from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
 from distill.judge.calibration import Calibration
 from distill.judge.outputs import RunOutputs, load_outputs
-from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
+from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY, SWEEP
 from distill.settings import flat
-from distill.sweep.plan import SWEEP
 
 DEPTH = 2
 TEACHER = "teacher_metrics"
@@ -106,8 +106,14 @@ class Collected:
     unreadable: tuple[tuple[str, str], ...]
     other_data: dict[bool, tuple[str, ...]]
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """The runs that no number is of: (name, what they are)."""
+        unfinished = ((run.name, f"is unfinished: {run.epochs} epochs") for run in self.unfinished)
+        return (*unfinished, *((name, f"was skipped: {reason}") for name, reason in self.unreadable))
 
-def collect(folder: Path) -> Collected:
+
+def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
     """Read a run's folder, or every run one or two levels below a folder.
 
     Runs within a run (few-shot runs) are not looked for.
@@ -115,7 +121,7 @@ def collect(folder: Path) -> Collected:
     Raises
     ------
     UserError
-        If there is no run.
+        If there is no run, or none that can be read.
     """
     paths = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
     if not paths:
@@ -124,12 +130,20 @@ def collect(folder: Path) -> Collected:
             fix="give the folder of a run, or one that holds such folders.",
         )
     runs, unreadable = [], []
-    for path in paths:
+    progress = progress or Silent()
+    progress.start(len(paths), "reading runs", "runs")
+    for path in counting(progress, paths):
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         try:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
+    if not runs:
+        name, reason = unreadable[0]
+        raise UserError(
+            f"{folder}: none of its {len(unreadable)} runs can be read; {name}: {reason}",
+            fix="train them anew, or give a folder of runs that this version wrote.",
+        )
     finished, other_data = [], {}
     for episodes in (False, True):  # which never have data in common
         named, lines = _with_data([run for run in runs if run.finished and run.episodes == episodes])

@@ -14,7 +14,6 @@ from distill.spread import spread
 # What the log may say of the optimiser, and how that is called.
 OPTIMISER = {
     "lr": "learning rate",
-    "gradient_norm": "norm of the gradient",
     "grad_norm": "norm of the gradient",
 }
 # Students that take less of the axis than this are drawn once more without chance and teacher.
@@ -127,7 +126,7 @@ def _over_epochs(
         for run in group.runs:
             for line in run.history:
                 if isinstance(line.get(metric), int | float):
-                    values.setdefault(int(line["epoch"]) + 1, []).append(line[metric])
+                    values.setdefault(int(line["epoch"]), []).append(line[metric])
         points = [
             Point(x=epoch, y=over.mean, spread=over.std, note=f"n = {over.n}")
             for epoch, of_seeds in sorted(values.items())

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from markupsafe import Markup, escape
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
+from cache.runtime.progress import Progress, Silent
 from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
 from distill.report import calibration, charts, costs, curves, effects, pictures, tables
@@ -30,8 +32,17 @@ from distill.report.statistics import LEVEL
 from distill.report.tasks import Part, parts_of
 
 
-def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
-    """Write a report of a run, or of a folder of runs, to ``out``; return the files written.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a report says first (one text a kind of run), which runs are not in it and why, and its files."""
+
+    answers: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+    files: tuple[Path, ...]
+
+
+def report(runs: Path, out: Path, *, baseline: str | None = None, progress: Progress | None = None) -> Report:
+    """Write a report of a run, or of a folder of runs, to ``out``.
 
     Beside the HTML file are the main tables with the ending .md and one line a run with the ending .csv. The
     same run folders give the same bytes. ``baseline`` names the run or setting that the others are compared
@@ -40,16 +51,19 @@ def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
     Raises
     ------
     UserError
-        If there is no run, none of that name, or ``out`` is not named .html.
+        If there is no run that can be read, none of that name, or ``out`` is not named .html.
     """
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
-    collected = collect(runs)
+    progress = progress or Silent()
+    collected = collect(runs, progress=progress)
+    progress.start(None, "writing the page", "")
+    parts = parts_of(collected.finished, baseline)
     environment = _environment()
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))
     context = {
         "collected": collected,
-        "parts": parts_of(collected.finished, baseline),
+        "parts": parts,
         "level": LEVEL,
         "style": style,
         "script": script,
@@ -66,7 +80,12 @@ def report(runs: Path, out: Path, *, baseline: str | None = None) -> list[Path]:
             remove_temporaries(path.parent, of=f"{glob.escape(path.name)}.*")
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    return list(texts)
+    firsts = (told[0] for part in parts if (told := answers(part)))
+    return Report(
+        answers=tuple(f"{one.lead} {one.why}".strip() for one in firsts),
+        left_out=collected.left_out,
+        files=tuple(texts),
+    )
 
 
 def _environment() -> Environment:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cache.runtime.devices import widest_float
-from distill.metrics import torchmetrics_classification
+from distill.metrics import average_precision
 from distill.robotics.scores import scores
 
 CPU = torch.device("cpu")
@@ -119,10 +119,9 @@ def judge_objects(
     if 0 < len(trained) < len(class_names):
         new = [i for i in groups["all"] if i not in trained]
         groups |= {"id_objects": trained, "ood_objects": new}
-    places_NC, there_NC = _places(margin_NC), labels_NC.bool()
-    precision = torchmetrics_classification().binary_average_precision
+    there_NC = labels_NC.bool()
     per_object = {
-        name: 100 * float(precision(places_NC[:, c], labels_NC[:, c].long()))
+        name: 100 * average_precision(margin_NC[:, c], there_NC[:, c])
         for c, name in enumerate(class_names)
         if there_NC[:, c].any()
     }
@@ -136,12 +135,6 @@ def judge_objects(
         },
         per_object=per_object,
     )
-
-
-def _places(margin_NC: Tensor) -> Tensor:
-    """Return numbers in 0..1 in the order of each column, which torchmetrics takes as they are."""
-    columns = [column.unique(return_inverse=True)[1] for column in margin_NC.T]
-    return torch.stack(columns, dim=1).double() / max(1, len(margin_NC))
 
 
 def _metrics(scores: Tensor, labels: Tensor, threshold: float) -> dict[str, float]:

@@ -6,12 +6,16 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
+from cache.runtime.downloads import url_file
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.own_code import OwnCode
+from cache.runtime.system_errors import kept_fix
 from distill.config import SCRATCH
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.settings import parsed_value
@@ -23,6 +27,8 @@ from distill.student.names import HUB, OWN, TIMM, TORCHVISION, resolve, timm_mod
 _INCEPTION = {"aux_logits": False, "init_weights": True, "transform_input": True}
 # How torchvision fetches: numbers alone are loaded, and the file's name says how its checksum begins.
 HOW = {"progress": False, "check_hash": True, "weights_only": True}
+# The first digits of a file's SHA-256, which torchvision has in its name.
+_DIGITS = re.compile(r"-([0-9a-f]{8,})\.")
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 # torchvision's published DenseNets have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -224,8 +230,13 @@ class Architecture:
         return state
 
     def _download(self) -> dict[str, Tensor]:
+        weights = torchvision_models().get_model_weights(self.name).DEFAULT
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        digits = _DIGITS.search(file.name)
         try:
-            return dict(torchvision_models().get_model_weights(self.name).DEFAULT.get_state_dict(**HOW))
+            # Where torch looks for it: its own download would say nothing in a log.
+            url_file(weights.url, file, begins=digits[1] if digits else "")
+            return dict(weights.get_state_dict(**HOW))
         except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one
             raise no_weights(self.arch, error) from error
 
@@ -243,7 +254,8 @@ def published_normalisation(library: str, name: str) -> Normalisation:
 
 def no_weights(arch: str, error: Exception) -> UserError:
     """Return the error for weights that are published nowhere, or not to be had from here."""
-    return UserError(f"the pretrained weights of {arch} cannot be had ({reason_of(error)})", fix=START)
+    fix = kept_fix(error) or START
+    return UserError(f"the pretrained weights of {arch} cannot be had ({reason_of(error)})", fix=fix)
 
 
 def _asked_of_hub(name: str) -> Hub:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cache.runtime.downloads import hub_file
 from cache.runtime.errors import UserError
 from distill.config import PRETRAINED, SCRATCH, StudentConfig
 from distill.student.architecture import Architecture, no_weights
@@ -59,6 +60,7 @@ def _published(config: StudentConfig, origin: Origin) -> tuple[str, Any]:
         where = f", {torchvision_models().get_model_weights(architecture.name).DEFAULT.url}"
     elif architecture.library == TIMM and (repository := _repository(architecture)):
         _check_hub(config.arch, repository)
+        _fetch(config.arch, repository)
         where = f", {repository} on the hub"
     return f"the pretrained weights of {config.arch}{where}", architecture.published()
 
@@ -81,3 +83,21 @@ def _check_hub(arch: str, repository: str) -> None:
         HfApi().model_info(repository, timeout=SECONDS)
     except Exception as error:  # the hub's client has a family of errors of its own
         raise no_weights(arch, error) from error
+
+
+def _fetch(arch: str, repository: str) -> None:
+    """Fetch a repository's weights to where timm looks for them; other files it fetches itself."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if "@" in repository:  # another revision than the hub's own
+        return
+    for name in FILES:
+        try:
+            hub_file(repository, name)
+            return
+        except LocalEntryNotFoundError as error:
+            raise no_weights(arch, error) from error
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the hub's client has a family of errors of its own
+            raise no_weights(arch, error) from error

@@ -38,8 +38,6 @@ from distill.student.own_code import with_code
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
 SEED, RECIPE = "train.seed", "recipe"
-# In a sweep's folder: what it planned.
-SWEEP = "sweep.json"
 Settings = dict[str, Any]
 # What a file system allows, less what a config and its temporary file add.
 NAME_BYTES = 200

@@ -92,7 +92,7 @@ def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
                 resume_run=(out / CONFIG).is_file(),
                 progress=progress,
                 command=train_command(planned, place),
-                wandb=place.wandb,
+                boards=place.boards,
                 code=place.code_of(planned),
             )
         except (UserError, Stopped) as error:

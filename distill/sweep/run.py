@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,11 +26,11 @@ from distill.data.tar_identities import identities_of
 from distill.data.teacher_texts import settled
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.headline import headline, headline_splits
-from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
-from distill.record.wandb_board import wandb_module
+from distill.record.boards import TENSORBOARD_ALONE, Boards
+from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY, SWEEP
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
-from distill.sweep.plan import SWEEP, PlannedRun, Sweep
+from distill.sweep.plan import PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 
 CONFIGS, LOGS = "configs", "logs"
@@ -44,13 +45,13 @@ POLL_S = 0.2
 class Place:
     """Where a sweep reads and writes.
 
-    ``wandb`` is a project of Weights & Biases, empty for none; ``code`` the file of students of one's own.
+    ``boards`` are what runs write to beside TensorBoard; ``code`` the file of students of one's own.
     """
 
     cache: Path
     data: Data
     out: Path
-    wandb: str = ""
+    boards: Boards = TENSORBOARD_ALONE
     code: Path | None = None
 
     def folder(self, run: PlannedRun) -> Path:
@@ -94,13 +95,12 @@ def run_sweep(
     Raises
     ------
     UserError
-        If a folder holds a run of other settings or other data, or wandb is asked for and not installed;
+        If a folder holds a run of other settings or other data, or a board is asked for and not installed;
         nothing is begun then.
     Stopped
         After SIGTERM or Ctrl-C, with every run saved.
     """
-    if place.wandb:
-        wandb_module()
+    place.boards.check()
     state = states(sweep, place)
     with only_writer(place.out):
         remove_temporaries(place.out)
@@ -225,7 +225,7 @@ def train_command(run: PlannedRun, place: Place) -> list[str]:
     out = place.folder(run)
     data = [word for one in given_of(place.data) for word in ("--data", one)]
     words = ["distill", "train", place.cache, *data, "--out", out]
-    words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
+    words += ["--recipe", config_file(run, place), *place.boards.options()]
     if code := place.code_of(run):
         words += ["--code", code]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
@@ -299,6 +299,8 @@ def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
         return ended(run, summary)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    if status == -signal.SIGKILL and not errors:
+        errors = ["it was killed, most likely because the memory was full. Fix: give fewer --jobs."]
     last = errors or [line for line in lines if line.strip()] or [f"it left with status {status}"]
     return ended(run, last[-1], log)
 

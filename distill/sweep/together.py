@@ -109,6 +109,6 @@ def _begun(run: PlannedRun, stream: Stream | TarStream, place: Place, weights: F
         session_of(run.config, stream, origin),
         out,
         resume_run=(out / CONFIG).is_file(),
-        wandb=place.wandb,
+        boards=place.boards,
         command=train_command(run, place),
     )

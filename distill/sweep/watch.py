@@ -22,7 +22,7 @@ FRAME, BESIDE_NAME = 6, 56
 
 def cells(run: PlannedRun, status: str, line: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
     """Return a run's line: name, status, epoch, rate, and what its newest epoch's metrics say of splits."""
-    epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
+    epoch = f"{line['epoch']}/{run.config.train.epochs}" if line else ""
     rate = f"{line['images_per_s']:,.0f}/s" if line else ""
     return [run.name, status, epoch, rate, *(headline_words(line, split) for split in splits)]
 

@@ -3,7 +3,8 @@
 Its files::
 
     start                     what distill train calls
-    default_recipe, plan      the recipe where none is named; what a run would do, and how long
+    chosen_run, default_recipe    what is left open is chosen: the recipe where none is named
+    plan                      what a run would do, and how long
     loop, run                 batches to one student or several; a step of one
     beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
     session                   the parts of a run: data, model, optimiser; resuming

@@ -42,15 +42,17 @@ def default_recipe(cache_dir: Path, settings: Sequence[str], *, from_tars: bool 
 def default_settings(cache_dir: Path, settings: Sequence[str] = ()) -> tuple[str, ...]:
     """Return what a recipe that nobody named is changed by for a cache.
 
-    Without a label there is no cls; where no teacher has texts there is nothing that needs some. ``settings``
-    are those that are given beside it.
+    Without a label there is no cls; where no teacher has texts there is nothing that needs some; a head by
+    ridge is its own start, and has no mean with it. ``settings`` are those that are given beside it.
     """
     cache = EmbeddingCache.open(cache_dir)
-    teachers = parsed_settings(settings).get("teachers", [MAIN_TEACHER])
-    known = [name for name in teachers if name in cache.teacher_names]
+    given = parsed_settings(settings)
+    ridge = given.get("train.head_only") == "closed-form" and given.get("student.start") != SCRATCH
+    of_head = ("optim.average_with_start=0",) if ridge else ()
+    known = [name for name in given.get("teachers", [MAIN_TEACHER]) if name in cache.teacher_names]
     if not cache.holds_episodes and not any(cache.teacher_cache(name).bank_names for name in known):
-        return tuple(f"loss.{name}=0" for name in OF_TEXTS)
-    return ("loss.cls=0",) if is_pool_alone(cache) else ()
+        return (*(f"loss.{name}=0" for name in OF_TEXTS), *of_head)
+    return ("loss.cls=0", *of_head) if is_pool_alone(cache) else of_head
 
 
 def config_of(recipe: str, settings: Sequence[str], *, named: bool = True) -> RunConfig:

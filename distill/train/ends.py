@@ -42,7 +42,7 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
         average = judge_average(session, EMA, late=late) if judges else {}
     rate, pool = learning_rate(session.config.optim, run.moment), session.pool
     of_pool = {"pool_images": pool.images} if pool is not None else {}
-    line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **of_pool}
+    line = {"epoch": position.epoch + 1, "lr": rate, **run.sums.metrics(), **of_pool}
     line |= {**metrics_of(run.results), **average}
     position.history.append({**line, "images_per_s": speed})
     position.epoch, position.step, position.sums, position.chosen_eval = position.epoch + 1, 0, {}, {}
@@ -122,7 +122,7 @@ def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     ]
     return "  ".join(
         [
-            f"epoch {line['epoch'] + 1}/{session.config.train.epochs}",
+            f"epoch {line['epoch']}/{session.config.train.epochs}",
             f"loss {line['loss_total']:.3f}",
             *told,
             f"{line['images_per_s']:,.0f} {session.model.unit}/s",

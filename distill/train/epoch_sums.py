@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cache.runtime.devices import widest_float
@@ -25,6 +26,8 @@ class EpochSums:
     images: int = 0
     seconds: float = 0.0
     losses: dict[str, Tensor] = field(default_factory=dict)
+    grad_norm: Tensor | float = 0.0
+    moves: Tensor | float = 0.0
 
     @classmethod
     def at(cls, position: Position, model: Model) -> EpochSums:
@@ -40,14 +43,22 @@ class EpochSums:
             self.losses[name] = self.losses.get(name, 0) + wide * len(labels)
         self.counts.add(scores, labels)
 
+    def add_gradient(self, norm: Tensor) -> None:
+        """Count a step of the optimiser with its gradient's norm, a scalar; one not finite is skipped."""
+        finite = norm.isfinite()
+        self.grad_norm = self.grad_norm + torch.where(finite, norm, 0)
+        self.moves = self.moves + finite
+
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
         return {**vars(self), "counts": self.counts.state()}
 
     def metrics(self) -> dict[str, float]:
-        """Return the epoch's mean losses and training metrics."""
+        """Return the epoch's mean losses, its gradients' mean norm before clipping, training metrics."""
         losses = {f"loss_{name}": float(value) / self.images for name, value in self.losses.items()}
-        return {**losses, **self.counts.metrics()}
+        moves = float(self.moves)
+        gradient = {"grad_norm": float(self.grad_norm) / moves} if moves else {}
+        return {**losses, **gradient, **self.counts.metrics()}
 
     @property
     def images_per_s(self) -> float:

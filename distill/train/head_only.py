@@ -122,4 +122,4 @@ def _line(run: StudentRun, data: HeadData, *, epoch: int, results: dict[str, Res
         losses, scores = data.model.losses(head_outputs(data.model.student, batch.image_BXRR), batch)
         sums.add(losses, scores, batch.label_B)
     speed = len(at) / max(time.perf_counter() - began, 1e-9)
-    return {"epoch": epoch, "lr": 0.0, **sums.metrics(), **metrics_of(results), "images_per_s": speed}
+    return {"epoch": epoch + 1, "lr": 0.0, **sums.metrics(), **metrics_of(results), "images_per_s": speed}

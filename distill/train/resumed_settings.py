@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import CacheMismatch, some_of
@@ -14,6 +12,9 @@ from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.record.run_files import CONFIG, LAST
 from distill.settings import differences, from_toml
+
+if TYPE_CHECKING:
+    import torch
 
 # What changes no number of a run beyond rounding: where and how fast it is computed, how often it is saved
 # and judged. train.precision is compared as what it is on the device, data.replay_views as those that are
@@ -81,4 +82,4 @@ def _bound_to_epochs(begun: RunConfig, wanted: int) -> str:
 
 def precision_name(dtype: torch.dtype | None) -> str:
     """Return what ``train.precision`` calls what a student computes in."""
-    return str(dtype or torch.float32).removeprefix("torch.")
+    return str(dtype or "torch.float32").removeprefix("torch.")

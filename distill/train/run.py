@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from distill.data.batch import Batch
 from distill.judge.evaluate import Result
 from distill.precision import autocast
+from distill.record.boards import TENSORBOARD_ALONE, Boards
 from distill.record.run_files import LAST
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
@@ -32,20 +33,19 @@ class StudentRun:
         out: Path,
         *,
         resume_run: bool = False,
-        wandb: str = "",
+        boards: Boards = TENSORBOARD_ALONE,
         command: Sequence[str] = (),
     ) -> None:
         """Put a session's student at the start, or with ``resume_run`` where its checkpoint left it.
 
-        ``wandb`` names a project of Weights & Biases to write to as well; ``command`` is what the summary
-        says that made the run.
+        ``boards`` are written to beside TensorBoard; ``command`` is what the summary says that made the run.
         """
         self.session, self.config, self.out, self.command = session, session.config, out, command
         self.folder = RunFolder(out)
         try:
             going_on = resume_run and (out / LAST).exists()
             self.position = resume(out / LAST, session) if going_on else Position()
-            self.folder.begin(self.config, self.position, wandb=wandb)
+            self.folder.begin(self.config, self.position, boards)
         except BaseException:
             self.folder.close()
             raise
@@ -116,9 +116,11 @@ class StudentRun:
         optimizer, scaler, optim = self.session.optimizer, self.session.scaler, self.config.optim
         self.guard.skip_bad_steps()
         set_rate(optimizer, optim, self.moment)
+        scaler.unscale_(optimizer)
+        norm = get_total_norm([own.grad for own in self.parameters if own.grad is not None])
         if optim.clip_norm:
-            scaler.unscale_(optimizer)
-            clip_grad_norm_(self.parameters, optim.clip_norm)
+            clip_grads_with_norm_(self.parameters, optim.clip_norm, norm)
+        self.sums.add_gradient(norm)
         scaler.step(optimizer)
         scaler.update()
         self.session.averages.update()

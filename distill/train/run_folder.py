@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cache.runtime.atomic_files import is_leftover, remove_temporaries, replacing, write_json
+from cache.runtime.atomic_files import remove_temporaries, replacing, write_json
 from cache.runtime.distributed import current_ranks
-from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from distill.config import RunConfig
 from distill.judge.outputs import RunOutputs, save_logits, save_outputs
+from distill.record.board import Board
+from distill.record.boards import Boards
 from distill.record.run_files import (
     BEST,
     CONFIG,
@@ -26,22 +27,9 @@ from distill.record.run_files import (
     SUMMARY,
     checkpoint_file,
 )
-from distill.record.run_log import Board, TensorBoard, draw_curves, write_csv, write_metrics
-from distill.record.wandb_board import WandbRun
+from distill.record.run_log import draw_curves, write_csv, write_metrics
 from distill.settings import to_toml
 from distill.train.session import Position, Session, save_checkpoint
-
-
-def check_out(out: Path, *, resume_run: bool) -> None:
-    """Make sure that ``out`` is new, or with ``resume_run`` a run; UserError else."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file", fix="choose a new folder for --out.")
-    # What a process that was killed in its first moments left is no file of anybody's.
-    files = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
-    if files and not resume_run:
-        raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
-    if resume_run and not (out / CONFIG).is_file():
-        raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
 
 
 def chosen_number(choose_by: str, line: Mapping[str, Any], metric: str, *, of: str = "") -> float | None:
@@ -68,16 +56,14 @@ class RunFolder:
             self._open.enter_context(only_writer(out))
             remove_temporaries(out)
 
-    def begin(self, config: RunConfig, position: Position, *, wandb: str) -> None:
-        """Write the config and the history so far; ``wandb`` names a project to write to as well."""
+    def begin(self, config: RunConfig, position: Position, boards: Boards) -> None:
+        """Write the config and the history so far, and begin with TensorBoard and ``boards``."""
         if not self.writes:
             return
         with replacing(self.path / CONFIG) as temporary:
             temporary.write_text(to_toml(config), encoding="utf-8")
         self._write_history(position)
-        self._boards.append(TensorBoard(self.path, first_epoch=position.epoch))
-        if wandb:
-            self._boards.append(WandbRun(wandb, self.path, config))
+        self._boards = boards.open(self.path, config, first_epoch=position.epoch)
 
     def save(self, session: Session, position: Position) -> None:
         """Write the state."""

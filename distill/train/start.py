@@ -22,15 +22,14 @@ from distill.data.teacher_texts import not_judged_note, settled, without_texts_n
 from distill.data.training_data import TrainingData
 from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
-from distill.record.run_files import LAST
-from distill.record.wandb_board import wandb_module
+from distill.record.boards import TENSORBOARD_ALONE, Boards
+from distill.record.run_files import LAST, check_out
 from distill.settings import with_part
 from distill.student.build import made_of
 from distill.student.first_weights import FirstWeights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
-from distill.train.run_folder import check_out
 from distill.train.session import Session, origin_of, session_of
 
 
@@ -44,7 +43,7 @@ def train(
     check: bool = False,
     progress: Progress | None = None,
     command: Sequence[str] = (),
-    wandb: str = "",
+    boards: Boards = TENSORBOARD_ALONE,
     decoder: str = "",
     code: Path | None = None,
     notes: Sequence[str] = (),
@@ -60,8 +59,8 @@ def train(
         Compare the cache's files with their checksums.
     command
         What the summary says that made it, this process's unless given.
-    wandb
-        A project of Weights & Biases to write to as well.
+    boards
+        What is written to beside TensorBoard.
     decoder
         What decodes photos where the config leaves that to the machine; '' is the machine's.
     code
@@ -72,8 +71,8 @@ def train(
     Raises
     ------
     UserError
-        If cache, data and config do not fit, ``out`` holds something else, a loss is not finite, or Weights &
-        Biases cannot begin.
+        If cache, data and config do not fit, ``out`` holds something else, a loss is not finite, or a board
+        cannot begin.
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
@@ -82,8 +81,7 @@ def train(
     check_optimizer(config.optim)
     choose_device(config.train.device)  # before weights are looked for
     config = settled(config, EmbeddingCache.open(cache_dir))
-    if wandb:
-        wandb_module()
+    boards.check()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
     weights, origin = FirstWeights().find(config.student, origin)  # before any work is done
     if weights and config.student.start != SCRATCH:
@@ -99,7 +97,9 @@ def train(
         stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
         run = in_every_process(
-            lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
+            lambda: StudentRun(
+                session, out, resume_run=resume_run, boards=boards, command=command or sys.argv
+            )
         )
         (end,) = fit_together([run], progress=progress)
     if isinstance(end, UserError):

@@ -149,7 +149,7 @@ def _trained(run: StudentRun, data: HeadData, config: RunConfig) -> Iterator[dic
             losses["total"].backward()
             optimizer.step()
             cycle.step()
-        line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **sums.metrics()}
+        line = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **sums.metrics()}
         if not np.isfinite(line["loss_total"]):
             raise UserError(f"the loss of the head is not finite in epoch {epoch + 1}", fix="lower optim.lr.")
         if epoch >= epochs - LAST_EPOCHS:

@@ -5,9 +5,9 @@ Bare is encode_image in a loop over tensors that are preprocessed and on the dev
 check sums, preprocess, embed, write, list. The DataLoader is the loop of open_clip and clip-retrieval: the
 files with the model's own transform, encode_image, normalised rows in float16, one .npy at the end. Both
 count their workers' start, neither loading the model or embedding texts. Images/s, and time beside bare.
-With --peak-tflops, what the chip can do in this precision, "of the peak" is the share of it that bare
-reaches: the image tower's operations are counted by torch, two for a multiplication with its addition.
---compile adds bare through torch.compile (CUDA).
+Decoding is what the same workers do without a teacher, that is the most that stage 1 can reach. "Of the peak"
+is the share that bare reaches of what the card can do at most by its data sheet (dense, in bfloat16): the
+image tower's operations are counted by torch, two for a multiplication with its addition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -40,14 +41,15 @@ from benchmarks.turns import (
 )
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import build_cache
-from cache.runtime.devices import check_compiler, choose_device, default_workers
+from cache.runtime.devices import choose_device, default_workers
+from cache.runtime.gpus import dense_peak
 from cache.sources.decoding import load_rgb
 from cache.sources.samples import DataFolder
 from cache.store.spec import CacheSpec
 from cache.teacher.load import load_teacher
 from cache.teacher.teacher import DTYPES, Teacher
 
-BARE, STAGE_1, LOADER, COMPILED = "bare", "stage 1", "DataLoader to .npy", "bare, compiled"
+BARE, STAGE_1, LOADER, DECODING = "bare", "stage 1", "DataLoader to .npy", "decoding"
 ROUNDS = 2
 RESIDENT = 2048  # images that bare holds on the device
 OPTIONS = {
@@ -59,8 +61,6 @@ OPTIONS = {
     "workers": -1,  # as many as a run has
     "precision": ("auto", *PRECISIONS),
     "device": "auto",
-    "peak_tflops": 0.0,
-    "compile": False,
 }
 COLUMNS = {
     "teacher, precision, images": "{}",
@@ -69,7 +69,7 @@ COLUMNS = {
     "stage 1, time": "{:.3f}",
     LOADER: "{:.2f}",
     "DataLoader, time": "{:.3f}",
-    COMPILED: "{:.2f}",
+    DECODING: "{:.2f}",
     "GFLOP an image": "{:.0f}",
     "TFLOP/s": "{:.3g}",
     "of the peak": "{:.1%}",
@@ -117,23 +117,39 @@ def data_loader(teacher: Teacher, paths: Sequence[Path], out: Path, options: Bui
     np.save(out, np.concatenate(rows))
 
 
+def decoding(teacher: Teacher, paths: Sequence[Path], options: BuildOptions) -> None:
+    """Decode and prepare all files as stage 1 does, and embed none."""
+    sizes = {"batch_size": options.batch_size, "num_workers": options.workers}
+    for _ in DataLoader(Photos(paths, teacher.in_workers), **sizes):
+        pass
+
+
+def peak_of(device: torch.device) -> float | None:
+    """Return the TFLOP/s that a device can do at most; None where that is not known."""
+    return dense_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Do without the fused path of torch's attention module, of which no operations are counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def operations(teacher: Teacher, image_13HW: Tensor) -> int:
     """Return the operations of embedding one image, as torch counts them."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # what is fused is not counted
-    try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            teacher.embed_images(image_13HW)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with FlopCounterMode(display=False) as counter, unfused(), sdpa_kernel(SDPBackend.MATH):
+        teacher.embed_images(image_13HW)
     return counter.get_total_flops()
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let all take turns in this process."""
     device = choose_device(args.device)
-    if args.compile:
-        check_compiler(device)
     with tempfile.TemporaryDirectory() as scratch:
         folder = linked(args.data, Path(scratch) / "data", args.images)
         folder = DataFolder(path=folder.path, splits={"train": folder.split("train")})
@@ -156,10 +172,8 @@ def in_turns(
         BARE: partial(bare, teacher.embed_images, batches),
         STAGE_1: partial(stage_one, teacher, folder, scratch / "cache", options),
         LOADER: partial(data_loader, teacher, paths, scratch / "rows.npy", options),
+        DECODING: partial(decoding, teacher, paths, options),
     }
-    if args.compile:
-        ways[COMPILED] = partial(bare, torch.compile(teacher.images.embed), batches)  # type: ignore[arg-type]
-        ways[COMPILED]()
     bare(teacher.embed_images, batches[:1])
     rounds = seconds_in_turn(ways, args.rounds)
     ratios = median_ratios(rounds, BARE)
@@ -169,6 +183,6 @@ def in_turns(
     row = {"teacher, precision, images": f"{args.model}, {teacher.spec.precision}, {len(paths)}", **rates}
     row |= {"stage 1, time": ratios[STAGE_1], "DataLoader, time": ratios[LOADER]}
     row |= {"GFLOP an image": gflop, "TFLOP/s": reached}
-    if args.peak_tflops:
-        row["of the peak"] = reached / args.peak_tflops
+    if peak := peak_of(teacher.device):
+        row["of the peak"] = reached / peak
     return [row], rounds

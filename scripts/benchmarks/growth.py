@@ -4,8 +4,8 @@ A folder of photos (--photos, else drawn) is begun with a part of them, and chan
 after each change the same `distill cache-features` goes over it, with the small teacher of the demo. "New
 rows" are those that the teacher made, "expected" the images that were not there before. The cache is compared
 with one that is made afresh of the same folder: the rows' greatest difference, and what `distill train` makes
-of both with one seed (the demo's recipe at a constant rate). Macro accuracies in percent; the cosine is that
-of student and teacher on OOD images. The demo's teacher knows drawn shapes: on photos its accuracy means
+of both with one seed (by drawn.toml at a constant rate). Macro accuracies in percent; the cosine is that of
+student and teacher on OOD images. The demo's teacher knows drawn shapes: on photos its accuracy means
 nothing, being the same does.
 """
 
@@ -31,6 +31,7 @@ from cache.sources.folder_walk import is_picture_name
 from cache.sources.splits import FOLDERS
 
 DEMO = Path(__file__).parents[2] / "distill" / "demo"
+RECIPE = Path(__file__).with_name("drawn.toml")
 SAID = "data changed: "
 ROUNDS = 1
 OPTIONS = {"photos": "", "epochs": 4, "changes": 10}
@@ -186,7 +187,14 @@ def embed(data: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
 
 def learn(cache: Path, data: Path, out: Path, epochs: int) -> tuple[str, float]:
     """Train a student; return its ID and OOD accuracies, and its cosine with the teacher on OOD images."""
-    words = ["--recipe", DEMO / "demo.toml", "--losses", "cls,mse,vlalign", "--epochs", epochs]
+    words = [
+        "--recipe",
+        Path(__file__).with_name("drawn.toml"),
+        "--losses",
+        "cls,mse,vlalign",
+        "--epochs",
+        epochs,
+    ]
     words += ["--set", "optim.schedule=constant", "--set", "data.workers=0"]
     summary, _ = distill("train", "train", cache, "--data", data, "--out", out, *words)
     shutil.rmtree(out)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.turns import Row, alone, median_ratios, medians, seconds_in_turn
+from cache.runtime.devices import choose_device
 from cache.store import neighbours
 from cache.store.hdf5_columns import map_columns, write_columns
 from cache.store.mapped_arrays import MappedRows
@@ -35,6 +36,7 @@ BLOCK = 1024
 OPTIONS = {
     "texts": [1000, 5000, 20_000, 50_000],
     **{"batch_size": 256, "embed_dim": 768, "k": 256, "images": 1024, "rows": 20_000, "threads": 1},
+    "device": "cpu",  # of what torch does; FAISS takes a GPU where it can
 }
 STEP, KEPT, STUDENT, FAISS, TORCH = "in the step", "kept", "the student's own", "FAISS", "torch top-k"
 COLUMNS = {
@@ -44,10 +46,13 @@ COLUMNS = {
 }
 
 
-def by_torch(images: NDArray[np.float32], texts: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+def by_torch(
+    images: NDArray[np.float32], texts: NDArray[np.float32], k: int, device: torch.device
+) -> NDArray[np.int64]:
     """Return the k nearest texts of every image by torch, best first."""
-    rows, unit = F.normalize(torch.from_numpy(images)), F.normalize(torch.from_numpy(texts))
-    return torch.cat([(block @ unit.T).topk(k, dim=1).indices for block in rows.split(BLOCK)]).numpy()
+    rows, unit = (F.normalize(torch.from_numpy(both).to(device)) for both in (images, texts))
+    found = [(block @ unit.T).topk(k, dim=1).indices for block in rows.split(BLOCK)]
+    return torch.cat(found).cpu().numpy()
 
 
 @contextmanager
@@ -68,28 +73,43 @@ def student_step(student: Tensor, text: Tensor, labels: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
+def waited(device: torch.device, take: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a call that ends when a GPU has done what it began."""
+
+    def whole() -> Any:
+        value = take()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return value
+
+    return whole
+
+
 def of_texts(args: argparse.Namespace, count: int) -> tuple[Row, Any]:
     """Let all ways take turns for so many texts, in this process."""
     torch.set_num_threads(args.threads)
     rng, size = np.random.default_rng(0), (args.batch_size, args.embed_dim)
     texts = rng.standard_normal((count, args.embed_dim), dtype=np.float32)
     images = rng.standard_normal((args.images, args.embed_dim), dtype=np.float32)
-    k, text = min(args.k, count), torch.from_numpy(texts)
-    teacher, student = (torch.from_numpy(rng.standard_normal(size, dtype=np.float32)) for _ in range(2))
-    labels = torch.from_numpy(rng.integers(0, count, args.batch_size))
+    k, device = min(args.k, count), choose_device(args.device)
+    text = torch.from_numpy(texts).to(device)
+    teacher, student = (
+        torch.from_numpy(rng.standard_normal(size, dtype=np.float32)).to(device) for _ in range(2)
+    )
+    labels = torch.from_numpy(rng.integers(0, count, args.batch_size)).to(device)
     with kept_rows(args.rows, k) as stored:
 
         def read() -> list[Tensor]:
             chosen = rng.integers(0, args.rows, args.batch_size)
-            nearest, similarity = (torch.from_numpy(column[chosen]) for column in stored)
+            nearest, similarity = (torch.from_numpy(column[chosen]).to(device) for column in stored)
             return [nearest.long(), similarity]
 
         ways: dict[str, Callable[[], Any]] = {
-            STEP: lambda: nearest_texts(F.normalize(teacher), F.normalize(text), k),
+            STEP: waited(device, lambda: nearest_texts(F.normalize(teacher), F.normalize(text), k)),
             KEPT: read,
-            STUDENT: partial(student_step, student, text, labels),
+            STUDENT: waited(device, partial(student_step, student, text, labels)),
             FAISS: partial(neighbours.nearest_texts, images, texts, k),
-            TORCH: partial(by_torch, images, texts, k),
+            TORCH: partial(by_torch, images, texts, k, device),
         }
         seconds_in_turn(ways, 1)
         rounds = seconds_in_turn(ways, args.rounds)

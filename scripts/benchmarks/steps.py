@@ -16,10 +16,11 @@ from torch import Tensor
 
 from benchmarks.turns import PRECISIONS, forget_peak, random_rows, tiny_photos
 from cache.runtime.devices import keep_freed_memory
+from cache.sources.crop_boxes import crop_boxes
 from cache.teacher.load import load_teacher
 from cache.teacher.teacher import DTYPES, Teacher
 from distill.config import RunConfig
-from distill.data.batch import Batch, Share, Targets
+from distill.data.batch import Batch, Crops, Share, Targets
 from distill.precision import autocast
 from distill.record.peak_memory import peak_resident
 from distill.settings import with_settings
@@ -31,6 +32,7 @@ from distill.train.session import Session, open_session
 from distill.train.shared_batches import stream_generator
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
+GRID = 256
 Step = Callable[[], None]
 STEP_OPTIONS = {
     "arch": "resnet18",
@@ -43,6 +45,7 @@ STEP_OPTIONS = {
     "steps": 2,  # in a turn
     "warm_up": 2,  # steps before those that count
     "device": "auto",
+    "compile": ("off", "default", "reduce-overhead", "max-autotune"),
 }
 
 
@@ -51,7 +54,9 @@ def config_of(args: argparse.Namespace, more: Sequence[str] = ()) -> RunConfig:
     resolve(args.arch)
     settings = [f"loss.{name}=1" for name in args.losses]
     settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
-    settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
+    settings += [
+        f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device", "compile")
+    ]
     return with_settings(RunConfig(), [*settings, *more, "data.workers=0"])
 
 
@@ -79,6 +84,8 @@ def plain_step(session: Session, classes: int, batch: Batch) -> Step:
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.contiguous(memory_format=torch.channels_last)
     optimizer = build_optimizer(student, config.optim)
+    if config.train.compile != "off":
+        student.compile(mode=config.train.compile)  # type: ignore[operator]
 
     def take() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -93,11 +100,15 @@ def plain_step(session: Session, classes: int, batch: Batch) -> Step:
 
 
 def own_step(
-    session: Session, batch: Batch, out: Path, teach: Callable[[Tensor], Targets] | None = None
+    session: Session,
+    batch: Batch,
+    out: Path,
+    teach: Callable[[Tensor], Targets] | None = None,
+    crops: Crops | None = None,
 ) -> Step:
     """Return this program's step on a resident batch, with its cached targets or those that ``teach`` gives.
 
-    ``teach`` takes the images as the student does, augmented.
+    ``teach`` takes the images as the student does, augmented; ``crops`` are replayed instead of drawn ones.
     """
     student = StudentRun(session, out)
     student.begin_epoch()
@@ -106,11 +117,23 @@ def own_step(
     def take() -> None:
         student.position.step %= len(student.batches)  # an epoch that never ends
         generator = stream_generator(0, 0, student.position.step)
-        images = session.model.augment(batch.image_BXRR, generator, share)
+        images = session.model.augment(batch.image_BXRR, generator, share, crops)
         targets = batch.targets if teach is None else (teach(images),)
         student.step(replace(batch, image_BXRR=images, targets=targets))
 
     return take
+
+
+def drawn_crops(count: int) -> Crops:
+    """Return a view of each of so many images, as a cache that keeps views has them."""
+    generator = torch.Generator().manual_seed(0)
+    return Crops(
+        view_B=torch.zeros(count, dtype=torch.int64),
+        box_B4=crop_boxes(count, GRID, scale=(0.4, 1.0), generator=generator) / GRID,
+        flip_B=torch.rand(count, generator=generator) < 0.5,
+        operation_OB=torch.zeros(0, count, dtype=torch.int64),
+        magnitude=0,
+    )
 
 
 def teaching(teacher: Teacher) -> Callable[[Tensor], Targets]:

@@ -69,15 +69,19 @@ class Told(Silent):
     """Writes what a run says of itself to a file, a line at a time, so that a kill leaves all of it."""
 
     def __init__(self, path: Path) -> None:
+        self._embeds = False
         self._file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
 
-    def start(self, total: int, what: str | None = None, unit: str | None = None) -> None:
-        """``total`` are to be done from now on."""
-        self.tell("start", total)
+    def start(self, total: int | None, what: str | None = None, unit: str | None = None) -> None:
+        """``total`` are to be done from now on; of texts nothing is told."""
+        self._embeds = what == "embedding"
+        if self._embeds:
+            self.tell("start", total or 0)
 
     def advance(self, images: int) -> None:
         """So many more are done."""
-        self.tell("advance", images)
+        if self._embeds:
+            self.tell("advance", images)
 
     def tell(self, what: str, number: int = 0) -> None:
         """Write a line: what happens, when, and how many."""

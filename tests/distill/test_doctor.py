@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from helpers.processes import distill
 
 import cli
+from cache.runtime import gpus
 from distill import doctor
 
 
@@ -54,3 +55,26 @@ def test_a_part_that_is_broken_is_a_line_and_no_traceback(tmp_path, monkeypatch)
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
     ended = CliRunner().invoke(cli.main, ["doctor", "--folder", str(tmp_path / "nothing")])
     assert ended.exit_code == 2
+
+
+def test_a_card_is_a_screen_more_and_one_that_cannot_compute_is_a_line(monkeypatch):
+    card = gpus.Card(
+        name="NVIDIA H200", capability=(9, 0), bfloat16=True, free=138 * 10**9, total=141 * 10**9, peak=989
+    )
+    monkeypatch.setattr(gpus, "cards", lambda: [card])
+    monkeypatch.setattr(gpus, "driver", lambda: "570.86.15")
+    lines = {finding.name: finding for finding in doctor._gpus()}
+    text = "NVIDIA H200, capability 9.0, 989 TFLOP/s dense at most, 138 of 141 GB free; precision auto is bfloat16"
+    assert lines["GPU 0"].text == text
+    assert "570.86.15" in lines["CUDA"].text
+    assert "gpu_check.sh" in lines["GPU check"].text
+    assert {"torch.compile", "several GPUs", "GPU computes"} <= lines.keys()
+
+
+def test_a_driver_whose_card_torch_does_not_see_is_a_warning(monkeypatch):
+    monkeypatch.setattr(gpus, "cards", list)
+    monkeypatch.setattr(gpus, "driver", lambda: "470.1")
+    finding = doctor._gpus()
+    assert (finding.state, "470.1" in finding.text) == ("warning", True)
+    monkeypatch.setattr(gpus, "driver", str)
+    assert doctor._gpus().state == "ok"

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+
+# Before torchmetrics, which imports torchvision itself.
+import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
 from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
     multiclass_accuracy,
     multiclass_calibration_error,
 )
@@ -17,6 +17,8 @@ from distill.judge.evaluate import evaluate, metrics_of
 from distill.metrics import (
     ImageScores,
     auroc_interval,
+    average_precision,
+    calibration_error,
     harmonic_mean,
     id_against_ood,
     macro_accuracy,
@@ -169,14 +171,22 @@ def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
     assert AllClasses.of({"id_test": ("b",), "ood_test": ("a",)}).id_classes == ("b",)
 
 
-def test_metrics_can_be_the_first_thing_that_is_imported():
-    # torchmetrics imports torchvision, which beside a CPU torch only cache.runtime.torchvision_compat can.
-    code = "import torch, distill.metrics as m; assert m.ImageScores.of(torch.eye(2), torch.arange(2)).metrics().accuracy == 100"
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    }
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+@pytest.mark.parametrize("digits", [1, 9])  # of one digit many scores are equal
+def test_areas_under_curves_are_those_of_torchmetrics(digits):
+    rng = np.random.default_rng(digits)
+    scores = torch.from_numpy(rng.random(80).round(digits))
+    there = torch.from_numpy(rng.integers(2, size=80)).bool()
+    expected = float(binary_average_precision(scores, there.long()))
+    assert average_precision(scores, there) == pytest.approx(expected, abs=1e-6)
+    expected = float(binary_auroc(scores, there.long()))
+    assert id_against_ood(scores[there], scores[~there]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_probability_of_one_is_in_the_last_bin():
+    # As sure as 0.95: three of four are right.
+    assert calibration_error(
+        torch.tensor([1.0, 1.0, 0.95, 0.95]), torch.tensor([1, 0, 1, 1])
+    ) == pytest.approx(0.225)
 
 
 def test_probabilities_of_bfloat16_logits_are_not_rounded_to_it():

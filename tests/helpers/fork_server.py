@@ -34,7 +34,6 @@ LIBRARIES = (
     "timm",
     "torch.distributed.run",
     "torch.utils.tensorboard",
-    "torchmetrics",
     "webdataset",
 )
 

@@ -28,9 +28,14 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "teacher_in_loop": ([*STEP, "--model", "TEACHER"], ["loop / cache"]),
     "train_step": ([*STEP, "--embed-dim", 8], ["time ratio", "ratio without augmentation"]),
     "step_options": ([*STEP, "--embed-dim", 8], ["time by plain", "by nothing added"]),
+    "forward": (
+        [*PHOTOS[2:], "--batch-size", 2, "--other-sizes", 1, "--seconds", 0.01, "--ways", "as it is"],
+        ["images/s"],
+    ),
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
     "sources": ([*PHOTOS, "--workers", 0], ["images/s", "beside the folder", "equal rows"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
+    "commands": (["--classes", 2, "--images", 8], ["command", "processor time"]),
     "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
     "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "new rows"]),
     "streaming": (
@@ -54,11 +59,11 @@ QUICK: dict[str, tuple[list[object], list[str]]] = {
         ["in the step", "kept", "torch / FAISS", "same"],
     ),
     "cache_features": (
-        [*PHOTOS, "--images", 4, "--batch-size", 2, "--workers", 0, "--peak-tflops", 1],
-        ["stage 1, time", "DataLoader, time", "of the peak"],
+        [*PHOTOS, "--images", 4, "--batch-size", 2, "--workers", 0],
+        ["stage 1, time", "DataLoader, time", "decoding"],
     ),
 }
-WITHOUT_OPTIONS = {"views", "episodes", "adapted", "exported", "several_teachers"}
+WITHOUT_OPTIONS = {"gpu", "views", "episodes", "adapted", "exported", "several_teachers"}
 
 WRONG: list[tuple[list[object], int, str]] = [
     (["nope"], 2, "invalid choice: 'nope'"),
@@ -98,7 +103,9 @@ def test_what_is_kept_has_a_machine_a_day_a_command_and_columns():
         for run in bench.kept_of(name, bench.RESULTS)["runs"]:
             assert run["machine"] in bench.machines(bench.RESULTS)
             assert date.fromisoformat(run["date"])
-            assert run["command"].startswith(("python scripts/bench.py", "distill "))
+            assert run["command"].startswith(
+                ("python scripts/bench.py", "distill ", "bash scripts/gpu_check.sh")
+            )
             assert run["rows"]
             assert all(row.keys() <= columns for row in run["rows"])
 

@@ -15,9 +15,10 @@ from helpers.caches import builder
 from helpers.teachers import save_clip
 
 from cache import EmbeddingCache
-from cache.build.add_texts import TextOptions, add_texts
+from cache.build.add_texts import add_texts
 from cache.build.distinct_texts import bank_remarks
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.build.text_options import TextOptions
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.store.text_banks import make_bank

@@ -35,11 +35,34 @@ def test_groups_rows_columns_and_their_sizes_are_counted(whole):
 
 def test_the_command_says_it_as_text_and_as_json(whole):
     text = CliRunner().invoke(main, ["cache", "info", str(whole / "hdf5")]).stdout
-    for word in ("own captions", "crop_views", "24", "labels", "writers: main", "device cpu", "pixels"):
+    for word in (
+        "own captions",
+        "crop_views",
+        "24",
+        "labels",
+        "writers: main",
+        "device cpu",
+        "pixels",
+        "in all",
+    ):
         assert word in text
+    assert f"images from: {whole / 'photos'}" in text
     told = json.loads(CliRunner().invoke(main, ["cache", "info", str(whole / "hdf5"), "--json"]).stdout)
     assert told["complete"]
     assert {column["column"] for column in told["columns"]} >= {"keys", "image_embedding", "pixels"}
+    assert told["named_sources"] == [{"source": str(whole / "photos"), "there": True}]
+
+
+def test_every_column_says_whose_it_is_and_what_made_it(whole):
+    told = describe_cache(whole / "hdf5")
+    of = {column.column: column.teacher for column in told.columns}
+    assert (of["image_embedding"], of["crop_views"], of["keys"], of["pixels"]) == ("main", "main", "", "")
+    assert all("device cpu" in words for column in told.columns for words in column.made_with)
+    assert all(sum(column.made_with.values()) == column.groups for column in told.columns)
+    (main_teacher,) = told.every_teacher
+    assert main_teacher.rows == sum(split.rows for split in told.splits)
+    assert main_teacher.embed_dim == told.manifest.embed_dim
+    assert told.bytes == sum(c.bytes for c in told.columns) + sum(file.bytes for file in told.manifest.files)
 
 
 def test_it_needs_no_torch_and_reads_no_row(tmp_path):

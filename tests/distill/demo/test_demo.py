@@ -5,13 +5,23 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
 
-import distill.demo
+from cache.runtime.errors import UserError
+from cache.runtime.progress import Silent
 from cache.sources.data import open_data
+from distill.demo.others import OTHER_CLASSES, OTHERS
+from distill.demo.run import TEACHER, TRUNK, config_of, run_demo
 from distill.demo.scenes import draw_dataset, draw_scene
+from distill.demo.shapes import OWN
+from distill.demo.unlabelled import draw_new, draw_pool, draw_unknown
 from distill.demo.words import CLASSES, COLOURS, PATTERNS, SHAPES
+from distill.judge.evaluate import evaluate_teacher
+from distill.student.build import build_student, made_of
 
-TEACHER = Path(distill.demo.__file__).parent / "teacher"
+GIVEN = {"epochs": 1, "seed": 0, "device": "cpu", "progress": Silent()}
 
 
 def test_half_of_the_classes_are_ood_and_every_attribute_is_trained_on():
@@ -52,35 +62,82 @@ def test_the_shipped_teacher_is_small():
     assert sum(file.stat().st_size for file in TEACHER.iterdir()) < 10e6
 
 
-def test_the_shipped_teacher_knows_ood_classes_in_pictures_it_never_saw(tmp_path):
-    from cache.build.from_folder import FeatureOptions, cache_features
-    from distill.judge.evaluate import evaluate_teacher
+def test_what_the_trunk_was_trained_on_has_no_pattern_colour_or_shape_of_the_demos_classes():
+    for own, others in (
+        (OWN.patterns, OTHERS.patterns),
+        (OWN.colours, OTHERS.colours),
+        (OWN.shapes, OTHERS.shapes),
+    ):
+        assert not {*own} & {*others}
+    assert not {one.folder for one in CLASSES} & {one.folder for one in OTHER_CLASSES}
+    near = 30  # of 255 in every channel: about what one colour differs by from picture to picture
+    for own in OWN.colours.values():
+        assert all(np.abs(np.subtract(own, other)).max() > near for other in OTHERS.colours.values())
+    u, v = np.meshgrid(*[np.linspace(-1, 1, 65)] * 2)
+    for own in OWN.shapes.values():
+        for other in OTHERS.shapes.values():
+            one, two = own(u, v) < 0, other(u, v) < 0
+            assert (one & two).sum() < 0.9 * (one | two).sum()
 
-    draw_dataset(tmp_path / "data", seed=77, train_per_class=1, id_test_per_class=5, ood_test_per_class=5)
-    cache_features(
-        tmp_path / "data",
-        tmp_path / "cache",
-        FeatureOptions(model=f"local-dir:{TEACHER}", device="cpu", workers=0),
-    )
+
+def test_the_shipped_trunk_is_small_says_what_it_is_of_and_is_where_the_students_weights_come_from():
+    config = config_of(epochs=1, seed=0, device="cpu").student
+    assert TRUNK.stat().st_size < 2e6
+    with safe_open(TRUNK, framework="pt") as opened:
+        about = opened.metadata()
+        kept = opened.get_tensor("conv1.0.weight")
+    assert {"license", "trained_on", "command"} <= about.keys()
+    assert about["arch"] == config.arch
+    given = {"embed_dim": 64, "image_size": config.image_size, "start": config.start}
+    student = build_student(config.arch, **given)
+    assert torch.equal(student.state_dict()["conv1.0.weight"], kept.float())
+    assert made_of(student).normalisation.to_json() == json.loads(about["input"])
+
+
+def test_the_pool_shows_every_class_and_what_is_unknown_none(tmp_path):
+    draw_pool(tmp_path / "data", per_class=1, others=5)
+    draw_unknown(tmp_path / "unknown", count=3)
+    draw_new(tmp_path / "new.jpg", CLASSES[0])
+    names = sorted(file.name for file in (tmp_path / "data" / "pool").iterdir())
+    assert names == [f"{number:05d}.jpg" for number in range(len(CLASSES) + 5)]
+    assert len([*(tmp_path / "unknown").iterdir()]) == 3
+    files = [file.read_bytes() for file in tmp_path.rglob("*.jpg")]
+    assert len({*files}) == len(files)
+
+
+@pytest.fixture(scope="module")
+def of_demo(tmp_path_factory):
+    """A demo of few pictures, drawn by another seed than its own, and what it returned."""
+    out = tmp_path_factory.mktemp("of_demo") / "demo"
+    draw_pool(out / "data", per_class=1, others=2)
+    draw_unknown(out / "unknown", count=2)
+    draw_dataset(out / "data", seed=77, train_per_class=2, id_test_per_class=5, ood_test_per_class=5)
+    return out, run_demo(out, **GIVEN)
+
+
+def test_the_shipped_teacher_knows_ood_classes_in_pictures_it_never_saw(of_demo):
     for text in ("labels", "descriptions"):
-        results = evaluate_teacher(tmp_path / "cache", text=text)
+        results = evaluate_teacher(Path(of_demo[1]["files"]["cache"]), text=text)
         assert results["ood_test"].accuracy > 90
         assert results["id_test"].accuracy > 90
 
 
-def test_the_demo_runs_and_goes_on_when_run_again(tmp_path, monkeypatch):
-    from distill.demo import run as demo
+def test_the_demo_makes_a_model_that_is_asked(of_demo):
+    result = of_demo[1]
+    accuracy = result["accuracy"]
+    assert list(accuracy) == ["teacher", "head by ridge", "trained student", "chance"]
+    assert list(accuracy["chance"].values()) == [2.0, 2.0, 1.0, 1.0]
+    assert min(accuracy["head by ridge"].values()) > 20
+    assert {*result["calibration"]} == {"id_test", "ood_test"}
+    assert "2 of unknown" in result["none_of_these"]
+    assert len(result["asked"]["answers"]) == 3
+    assert all(Path(where).exists() for where in result["files"].values())
 
-    monkeypatch.setattr(
-        demo,
-        "draw_dataset",
-        lambda out: draw_dataset(out, train_per_class=2, id_test_per_class=1, ood_test_per_class=1),
-    )
-    notes: list[str] = []
-    first = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=notes.append)
-    assert set(first["accuracy"]) == {"teacher", "student, L-cls alone", "student, full method", "chance"}
-    assert first["accuracy"]["chance"] == {"id_test": 2.0, "ood_test": 2.0}
-    assert all(Path(where).exists() for where in first["files"].values())
-    again = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=notes.append)
-    assert again["accuracy"] == first["accuracy"]
-    assert notes.count("  trained already") == 2
+
+def test_run_again_the_demo_makes_nothing_anew_and_refuses_other_settings(of_demo):
+    out, result = of_demo
+    kept = {file: file.stat().st_mtime_ns for file in [*out.rglob("*.onnx"), *out.glob("data/**/*.jpg")]}
+    assert run_demo(out, **GIVEN) == result
+    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
+    with pytest.raises(UserError, match=r"is of 1 epochs and seed 0, not 2 and 0.*another --out"):
+        run_demo(out, **{**GIVEN, "epochs": 2})

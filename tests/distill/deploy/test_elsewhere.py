@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from helpers.once import made_once
 from helpers.teachers import save_clip
 
-from cache.build.add_texts import TextOptions, add_texts
+from cache.build.add_texts import add_texts
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.build.text_options import TextOptions
 from cli import main
 
 SMALL = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--epochs", "1"]

@@ -11,8 +11,9 @@ from helpers.exported import SMALL, invoke, val_photos
 from helpers.kept_towers import KINDS, save_with_tokenizer
 
 from cache import EmbeddingCache
-from cache.build.add_texts import TextOptions, add_texts
+from cache.build.add_texts import add_texts
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.build.text_options import TextOptions
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.teacher.load import load_teacher

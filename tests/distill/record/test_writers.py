@@ -18,6 +18,7 @@ from helpers.runs import BASE, SMALL, StopAt, numbers, stage_2
 import cli
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
+from distill.record.boards import Boards
 from distill.settings import with_settings
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
@@ -154,7 +155,7 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
     ended = CliRunner().invoke(cli.main, [str(word) for word in words])
     assert ended.exit_code == 0, ended.output
     logged = history(out)
-    assert [line["epoch"] for line in logged] == [0, 1, 2]
+    assert [line["epoch"] for line in logged] == [1, 2, 3]
     for line, written in zip(logged, numbers(out), strict=True):
         assert line["loss/total"] == pytest.approx(written["loss_total"])
         assert line["ood_test_accuracy"] == pytest.approx(written["ood_test_accuracy"])
@@ -173,12 +174,12 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(cached, photos, tmp_path, offline):
     out = tmp_path / "run"
-    where = {"cache_dir": cached.path, "data_dir": photos, "out": out, "wandb": "students"}
+    where = {"cache_dir": cached.path, "data_dir": photos, "out": out, "boards": Boards(wandb="students")}
     with pytest.raises(Stopped):
         run(config(), **where, progress=StopAt(30))
     run(config(), **where, resume_run=True)
     assert len(ids(out)) == 1
-    assert [line["epoch"] for line in history(out)] == [0, 1, 2]
+    assert [line["epoch"] for line in history(out)] == [1, 2, 3]
 
 
 def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_path, offline):
@@ -190,7 +191,7 @@ def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_pat
     folders = [tmp_path / "mine" / f"mse={k},seed=0" for k in (0, 1)]
     assert len(ids(folders[0]) | ids(folders[1])) == 2
     for folder in folders:
-        assert [line["epoch"] for line in history(folder)] == [0, 1]
+        assert [line["epoch"] for line in history(folder)] == [1, 2]
         (begun,) = [r.run for r in records(folder) if r.WhichOneof("record_type") == "run"]
         assert (begun.display_name, begun.run_group) == (folder.name, "mine")
 
@@ -202,7 +203,7 @@ def test_of_the_processes_of_torchrun_the_first_alone_writes_to_wandb(cached, ph
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("wandb/offline-run-*"))) == 1
-    assert [line["epoch"] for line in history(out)] == [0, 1]
+    assert [line["epoch"] for line in history(out)] == [1, 2]
 
 
 @pytest.mark.parametrize("project", ["", "students"])
@@ -210,7 +211,7 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
     path = tmp_path / "mine.toml"
     path.write_text(BASE + "[grid]\nloss.mse = [0]\n")
     (planned,) = load_sweep(str(path)).runs
-    place = Place(cache=tmp_path, data=tmp_path, out=tmp_path / "runs", wandb=project)
+    place = Place(cache=tmp_path, data=tmp_path, out=tmp_path / "runs", boards=Boards(wandb=project))
     words = train_command(planned, place)
     assert words[words.index("--wandb") + 1 :][:1] == [project] if project else "--wandb" not in words
 
@@ -218,7 +219,13 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
 def test_a_mode_that_wandb_does_not_know_is_one_line(cached, photos, tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(UserError, match="ofline") as caught:
-        run(config(), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run", wandb="students")
+        run(
+            config(),
+            cache_dir=cached.path,
+            data_dir=photos,
+            out=tmp_path / "run",
+            boards=Boards(wandb="students"),
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -231,7 +238,13 @@ def test_a_run_that_is_not_told_to_leaves_wandb_alone(cached, photos, tmp_path, 
 def test_without_the_package_nothing_is_begun(cached, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r'pip install "\.\[wandb\]"'):
-        run(config(), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run", wandb="students")
+        run(
+            config(),
+            cache_dir=cached.path,
+            data_dir=photos,
+            out=tmp_path / "run",
+            boards=Boards(wandb="students"),
+        )
     assert not (tmp_path / "run").exists()
 
 

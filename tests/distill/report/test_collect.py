@@ -26,7 +26,9 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(phot
     assert [r.name for r in collected.finished] == ["cls-0", "mse-1"]
     assert [r.name for r in collected.unfinished] == ["cls-1"]
     assert [name for name, _ in collected.unreadable] == ["mse-0"]
-    report(folder, tmp_path / "report.html")
+    written = report(folder, tmp_path / "report.html")
+    assert [name for name, _ in written.left_out] == ["cls-1", "mse-0"]
+    assert "mse-0 was skipped" in (tmp_path / "report.md").read_text()
     page_text = " ".join(Words((tmp_path / "report.html").read_text()).text.split())
     assert "cls-1 is unfinished: 2 of 2 epochs" in page_text
     assert "mse-0 was skipped" in page_text
@@ -89,3 +91,21 @@ def test_a_run_with_anything_else_in_its_files_is_named_and_left_out(photo_runs,
     (folder / "cls-0" / file).write_text(text)
     assert [name for name, _ in collect(folder).unreadable] == ["cls-0"]
     report(folder, tmp_path / "report.html")
+
+
+def test_runs_of_which_none_can_be_read_are_no_report(photo_runs, tmp_path):
+    folder = copied(photo_runs, tmp_path)
+    for path in folder.glob("*/config.toml"):
+        path.write_text("not [ toml")
+    with pytest.raises(UserError, match=r"none of its 4 runs can be read; cls-0: "):
+        report(folder, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_says_the_answer_and_what_was_left_out(photo_runs, tmp_path):
+    folder = copied(photo_runs, tmp_path)
+    (folder / "cls-1" / "summary.json").unlink()
+    ended = CliRunner().invoke(cli.main, ["report", str(folder), "--out", str(tmp_path / "report.html")])
+    said = " ".join(ended.output.split())
+    assert "1 run is left out: cls-1 is unfinished: 2 of 2 epochs" in said
+    assert said.startswith(" ".join((tmp_path / "report.md").read_text().split("**")[1].split()))

@@ -29,7 +29,7 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(pho
         summary = json.loads(path.read_text())
         summary["peak_memory_bytes"] = {"host": host, "device": host + 1_250_000_000}
         path.write_text(json.dumps({**summary, "student_parameters": 2_340_000}))
-        lines = [json.dumps({"epoch": i, "loss_cls": i + host / 1e9}) for i in range(7)]
+        lines = [json.dumps({"epoch": i + 1, "loss_cls": i + host / 1e9}) for i in range(7)]
         (place / name / "metrics.jsonl").write_text("\n".join(lines))
     results = {one.metric: one for one in compare_runs(place / "cls-0", place / "mse-0").results}
     memory, loss = results["peak_memory_GB"], results["loss_cls"]

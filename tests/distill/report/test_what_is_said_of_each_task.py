@@ -29,7 +29,7 @@ def write_run(folder: Path, task, *settings: str, views: str = "", cache: str = 
         "data": DataIdentity(views=views).to_json(),
     }
     (folder / "config.toml").write_text(to_toml(with_settings(load_recipe("smoke"), settings)))
-    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 0, **result}) + "\n")
+    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, **result}) + "\n")
     (folder / "summary.json").write_text(json.dumps(summary))
 
 

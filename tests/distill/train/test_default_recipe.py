@@ -33,6 +33,14 @@ def test_a_pool_alone_is_learnt_from_without_cls(tmp_path):
     assert config_of("pool", default_settings(alone), named=False).loss.cls == 0
 
 
+def test_a_head_by_ridge_needs_no_more_words_than_that(cached):
+    ridge = ('train.head_only="closed-form"',)
+    config = config_of("head-first", (*default_settings(cached.path, ridge), *ridge), named=False)
+    assert config.train.head_only == "closed-form"
+    assert config.optim.average_with_start == 0
+    assert default_settings(cached.path, (*ridge, 'student.start="scratch"')) == ()
+
+
 def test_a_share_for_images_without_a_label_is_refused_where_there_are_none(tmp_path):
     cache, config = (
         import_pool_cache(tmp_path / "both", pool=0),

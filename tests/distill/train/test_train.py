@@ -91,15 +91,14 @@ def test_a_run_folder_has_everything_it_promises(whole, cached):
     out, summary = whole()
     assert files_of_run(out) == {*RUN_FILES, "outputs.npz", "logits.npz"}
     history = lines(out)
-    assert [line["epoch"] for line in history] == [0, 1, 2]
+    assert [line["epoch"] for line in history] == [1, 2, 3]
     events = EventAccumulator(str(out)).Reload()
     for line, event in zip(history, events.Scalars("loss/total"), strict=True):
         assert (event.step, event.value) == (line["epoch"], pytest.approx(line["loss_total"]))
     spaces = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith("space/")}
     assert spaces
-    assert {event.step for events_of_tag in spaces.values() for event in events_of_tag} == {
-        2
-    }  # of the last epoch
+    # Of the last epoch.
+    assert {event.step for events_of_tag in spaces.values() for event in events_of_tag} == {3}
     assert {f"loss_{name}" for name in ("cls", "mse", "im_cst", "vlalign", "cap", "total")} <= set(history[0])
     assert summary["ood_test_accuracy"] == pytest.approx(
         np.mean([line["ood_test_accuracy"] for line in history])
@@ -186,7 +185,7 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
 
 @pytest.mark.parametrize(
     ("every", "judged_epochs", "headline"),
-    [(2, [1, 2], "mean of 2 of the last 3 epochs"), (0, [2], "the last epoch")],
+    [(2, [2, 3], "mean of 2 of the last 3 epochs"), (0, [3], "the last epoch")],
 )
 def test_a_student_is_judged_every_so_many_epochs_and_after_the_last(
     train, tmp_path, every, judged_epochs, headline
@@ -196,7 +195,7 @@ def test_a_student_is_judged_every_so_many_epochs_and_after_the_last(
     assert [line["epoch"] for line in lines if "ood_test_accuracy" in line] == judged_epochs
     assert summary["headline"].startswith(headline)
     assert summary["ood_test_accuracy"] == pytest.approx(
-        sum(lines[epoch]["ood_test_accuracy"] for epoch in judged_epochs) / len(judged_epochs)
+        sum(lines[epoch - 1]["ood_test_accuracy"] for epoch in judged_epochs) / len(judged_epochs)
     )
 
 

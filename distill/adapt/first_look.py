@@ -1,0 +1,43 @@
+"""What was given to an adaptation, looked at before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from cache import EmbeddingCache
+from cache.runtime.errors import UserError
+from distill.adapt.names import Names, read_names
+from distill.adapt.options import AdaptOptions
+from distill.adapt.photos import Photos, look
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLook:
+    """The names and photos that were given, None of a cache; ``began`` is when that began (perf_counter)."""
+
+    began: float
+    names: Names | None = None
+    photos: Photos | None = None
+
+
+def first_look(options: AdaptOptions) -> FirstLook:
+    """Look at all that was given; UserError if a name, the photos, the cache or ``out`` will not do."""
+    began, options = time.perf_counter(), options.anywhere()
+    _check_out(options)
+    if options.names is None:
+        assert options.cache is not None
+        EmbeddingCache.open(options.cache)
+        return FirstLook(began=began)
+    names = read_names(options.names)
+    return FirstLook(began=began, names=names, photos=look(options.sources, names))
+
+
+def _check_out(options: AdaptOptions) -> None:
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file", fix="choose a folder for --out.")
+    if out.is_dir() and any(out.iterdir()) and not options.work.is_dir():
+        raise UserError(
+            f"{out} is not empty, and no adaptation was begun in it", fix="choose another --out, or empty it."
+        )

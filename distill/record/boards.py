@@ -1,0 +1,50 @@
+"""Which boards a run writes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.config import RunConfig
+from distill.record.board import Board
+from distill.record.mlflow_board import MlflowRun, mlflow_module
+from distill.record.tensorboard_board import TensorBoard
+from distill.record.wandb_board import WandbRun, wandb_module
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Boards:
+    """Which boards a run writes to beside TensorBoard; an empty name is none.
+
+    ``wandb`` is a project of Weights & Biases, ``mlflow`` an experiment of MLflow.
+    """
+
+    wandb: str = ""
+    mlflow: str = ""
+
+    def check(self) -> None:
+        """Raise UserError where the package of one of them is not installed."""
+        if self.wandb:
+            wandb_module()
+        if self.mlflow:
+            mlflow_module()
+
+    def options(self) -> list[str]:
+        """Return them as words of a command line."""
+        given = (("--wandb", self.wandb), ("--mlflow", self.mlflow))
+        return [word for option, name in given if name for word in (option, name)]
+
+    def open(self, folder: Path, config: RunConfig, *, first_epoch: int) -> list[Board]:
+        """Begin to write a run, or go on with it; UserError where a board cannot begin.
+
+        ``first_epoch`` is the number of epochs that are written already.
+        """
+        boards: list[Board] = [TensorBoard(folder, first_epoch=first_epoch)]
+        if self.wandb:
+            boards.append(WandbRun(self.wandb, folder, config))
+        if self.mlflow:
+            boards.append(MlflowRun(self.mlflow, folder, config))
+        return boards
+
+
+TENSORBOARD_ALONE = Boards()
