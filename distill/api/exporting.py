@@ -34,6 +34,7 @@ class Exporting(TypedDict, total=False):
     cache: Place | None
     code: Place | None
     unknowns: str | Sequence[str]
+    data_name: str
     vocabulary: Place | None
     teacher_model: str | None
     pretrained: str | None
