@@ -18,6 +18,10 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
     # Of 'python -m cli' the working folder, where a cache.py of the user's own may lie.
     del sys.path[0]
 
+if sys.platform == "win32":
+    sys.exit(
+        "Error: distill does not run on Windows itself. Fix: run 'wsl --install', and install it in there."
+    )
 if sys.platform == "darwin":
     # Torch reads it when it is loaded: what Apple's GPUs cannot compute is then computed on the CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
@@ -25,10 +29,12 @@ if sys.platform == "darwin":
 import click
 
 from cache.runtime.errors import UserError, nearest_names, other_word, printable
+from cache.runtime.no_home import settle
 from cache.runtime.numbers_alone import for_this_process
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
+from distill.commands.memory import told_of  # here: when it is needed no memory may be left
 
 KEEP = frozenset(
     ("demo", "adapt", "cache-features", "convert", "describe", "caption", "train", "fewshot", "sweep")
@@ -119,6 +125,7 @@ class Program(Commands):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Be the program of this process."""
+        settle()
         # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
         # be called queue.py or cache.py, is imported in place of what is meant.
         os.environ["PYTHONSAFEPATH"] = "1"
@@ -139,8 +146,8 @@ class Program(Commands):
                 if isinstance(error, click.NoSuchOption) and (meant := _meant(error)):
                     message = f"{error.message} Did you mean {meant}?"
                     raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
-                keeps = ctx.meta.get("distill.command") in KEEP
-                explained = _explained(error, keeps=keeps, debug=ctx.params.get("debug", False))
+                command = ctx.meta.get("distill.command", "")
+                explained = _explained(error, command, debug=ctx.params.get("debug", False))
                 if explained is None:
                     raise
             # Out here, where nothing holds the error any more: its frames keep files open, and where handles
@@ -153,11 +160,9 @@ class Program(Commands):
             sys.exit(status)
 
 
-def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, int] | None:
-    """Return the line and the status of an error that has one; None for click's own, and for our bugs.
-
-    ``keeps`` says whether the command goes on where it was stopped.
-    """
+def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str, int] | None:
+    """Return the line and the status of an error that has one; None for click's own, and for our bugs."""
+    keeps = command in KEEP
     # Python 3.11 raises what stops it while a class is made as the cause of an error of its own.
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, (KeyboardInterrupt, Terminated)):
         error = error.__cause__
@@ -180,7 +185,9 @@ def _explained(error: BaseException, *, keeps: bool, debug: bool) -> tuple[str, 
     if debug or not isinstance(error, Exception):
         return None
     told = error if isinstance(error, UserError) else as_user_error(error)
-    return (str(told), told.status) if told is not None else None
+    if told is None:
+        return None
+    return str(told_of(told, command, keeps=keeps)), told.status
 
 
 def _meant(error: click.NoSuchOption) -> str:

@@ -67,7 +67,8 @@ class EmbeddingCache:
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {self.journal.rows(name):,}" for name in self.split_names)
-        model = self.teacher_spec.model
+        scheme, colon, place = self.teacher_spec.model.rpartition(":")
+        model = f"{scheme}{colon}{Path(place).name}" if scheme == "local-dir" else self.teacher_spec.model
         return f"EmbeddingCache({str(self.path)!r}: {model}, rows of {self.embed_dim}: {rows or 'none'})"
 
     @classmethod

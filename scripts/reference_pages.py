@@ -6,7 +6,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from reference import commands, files, project, python, recipes, settings
+from reference import commands, files, notebooks, project, python, recipes, settings
 
 PAGES = {
     "reference/commands.md": commands.page,
@@ -14,6 +14,7 @@ PAGES = {
     "reference/recipes.md": recipes.page,
     "reference/files.md": files.page,
     "reference/api.md": python.page,
+    **notebooks.pages(),
 }
 
 

@@ -328,9 +328,9 @@ def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_fil
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
 def test_a_stopped_export_says_that_it_begins_anew_and_others_that_they_go_on(error, status):
     goes_on = "stopped; what was finished is kept: the same command goes on."
-    assert cli._explained(error, keeps=True, debug=False) == (goes_on, status)
-    assert cli._explained(error, keeps=False, debug=False) == ("stopped.", status)
+    assert cli._explained(error, "train", debug=False) == (goes_on, status)
+    assert cli._explained(error, "export", debug=False) == ("stopped.", status)
     with pytest.raises(type(error)), begins_anew(Path("model")):
         raise error
     anew = "stopped; model was not written: the same command begins anew."
-    assert cli._explained(error, keeps=False, debug=False) == (anew, status)
+    assert cli._explained(error, "export", debug=False) == (anew, status)

@@ -3,6 +3,8 @@
 Its files::
 
     errors, system_errors     what a user is told: one line, and what to do; what the system refuses
+    memory_errors             memory that is full, and workers that end for want of it
+    no_home                   what a container's user may lack, and libraries take for granted
     atomic_files              files appear whole or not at all; checksums
     json_values               JSON that anybody may have written, as our frozen values
     locks                     one writer a folder
@@ -14,6 +16,7 @@ Its files::
     torchrun, distributed     processes side by side: their environment; how they wait for each other
     ray_pool                  tasks on a Ray cluster; the only importer of ray
     loader_workers            worker processes that decode
+    tensor_handover           how they hand pictures over, beside /dev/shm
     downloads                 weights fetched from elsewhere, with size, rate and time left
     hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
     numbers_alone             of files that torch loads numbers alone

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import multiprocessing.queues
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.signals import held, take_signals
-
-T = TypeVar("T")
+from cache.runtime.tensor_handover import hand_over_in_memory
 
 GRACE_S = 10
+# At least what a loader's queues and events take, a page of memory each.
+LOCKS, LOCKS_EACH = 8, 8
 
 
 def joined(items: Sequence[Tensor | str]) -> tuple[list[str], Tensor | None]:
@@ -39,15 +43,36 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
     return [reason or next(rest) for reason in reasons]
 
 
-def batches(items: Dataset[Any], workers: int, **given: Any) -> Iterator[Any]:
-    """Return the batches of a DataLoader whose workers :func:`begin_worker` begins; see :func:`begun`."""
-    return begun(DataLoader(items, num_workers=workers, worker_init_fn=begin_worker, **given))
+def batches(items: Dataset[Any], workers: int, *, ahead: int = 2, **given: Any) -> Iterator[Any]:
+    """Return the batches of a DataLoader, its workers started; each is ``ahead`` batches ahead.
 
-
-def begun(loader: DataLoader[T]) -> Iterator[T]:
-    """Return a loader's batches, its workers started; a signal that comes meanwhile raises after that."""
+    A signal that comes meanwhile raises after that. Where the system lets no workers start all is read here,
+    which changes no number, and a line says so once.
+    """
+    workers = workers if workers and _can_start(workers) else 0
+    if workers and sys.unraisablehook is not _say_unless_ended:
+        sys.unraisablehook = _say_unless_ended
+    begun: dict[str, Any] = {"worker_init_fn": begin_worker, "prefetch_factor": ahead} if workers else {}
+    loader: DataLoader[Any] = DataLoader(items, num_workers=workers, **begun, **given)
     with held(), _without_main():
         return iter(loader)
+
+
+@cache
+def _can_start(workers: int) -> bool:
+    """Say whether workers can be started: what they wait for each other by lies in ``/dev/shm``."""
+    try:
+        locks = [multiprocessing.Lock() for _ in range(LOCKS + LOCKS_EACH * workers)]
+        del locks
+    except OSError as error:  # of rights, of room, or ENOSYS where there is no /dev/shm at all
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return True  # too few handles are told by those who need more of them
+        sys.stderr.write(
+            f"warning: /dev/shm cannot be used ({error.strerror}), so pictures are decoded in one process: "
+            "mount it writable (of a container --shm-size).\n"
+        )
+        return False
+    return True
 
 
 @contextmanager
@@ -79,6 +104,7 @@ def begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_later)
     take_signals()
+    hand_over_in_memory()
     sys.excepthook = _say_unless_left
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
 
@@ -91,6 +117,12 @@ def _leave_later(number: int, frame: FrameType | None) -> None:
 def _say_unless_left(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, (ConnectionError, EOFError)):
         sys.__excepthook__(cls, error, trace)
+
+
+def _say_unless_ended(what: Any) -> None:
+    """Say nothing of a worker's end that is noticed while a loader is being put away: it was told, or is."""
+    if not (isinstance(what.exc_value, RuntimeError) and "DataLoader worker" in str(what.exc_value)):
+        sys.__unraisablehook__(what)
 
 
 def _leave(error: Exception, batch: object) -> None:

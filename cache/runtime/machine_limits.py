@@ -5,7 +5,10 @@ No torch here: the command line reads these when it starts.
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
+from pathlib import Path
 
 # A config travels between machines, so what it may say does not depend on one.
 WORKERS = 512
@@ -24,8 +27,23 @@ RUNS = 10_000
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processor cores this process may use: a container's share where that is less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _group_file("cpu.max").partition(" ")
+    share = _number(quota) / max(_number(period), 1)
+    return max(1, min(allowed, math.ceil(share))) if share else allowed
+
+
+def _group_file(*names: str) -> str:
+    """Return what the first of some files of the control group says, '' where there is none."""
+    for name in names:
+        with suppress(OSError, UnicodeDecodeError):
+            return Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+    return ""
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def most_processes() -> int:
@@ -42,8 +60,13 @@ def workers_here(asked: int) -> int:
 
 
 def memory_here(asked: int) -> int:
-    """Return how many bytes may be kept on this machine where so many were asked for: at most half of it."""
+    """Return how many bytes may be kept here where so many were asked for: at most half of what there is.
+
+    That is the machine's, or a container's limit where it is lower.
+    """
     try:
-        return min(asked, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # a system that does not say
         return asked
+    group = _number(_group_file("memory.max", "memory/memory.limit_in_bytes")) or machine
+    return min(asked, machine // 2, group // 2)

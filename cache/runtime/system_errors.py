@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 
 from cache.runtime.errors import Refused, UserError, unwritable
+from cache.runtime.memory_errors import MORE, memory_error
 
+KEEP = "set HOME (or HF_HOME) to a folder that you can write to and that has room, to keep what is fetched."
 AGAIN = "then run the same command again: what is finished is kept."
 FIXES = {
     errno.ENOSPC: f"make room, {AGAIN}",
@@ -20,21 +22,15 @@ FIXES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "choose a folder that you may read and write."),
     errno.EIO: f"look at the disk or the network, {AGAIN}",
     **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ENODEV), f"bring the mount back, {AGAIN}"),
-    errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
+    errno.EAGAIN: f"raise the limit of processes (ulimit -u; of a container --pids-limit), {AGAIN}",
+    errno.ENOMEM: f"{MORE}, {AGAIN}",
 }
 SYSTEMS = FIXES.keys() - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-WORKERS = (
-    "give fewer --workers, or raise the limits of open files (ulimit -n), of memory, and of shared memory "
-    f"(/dev/shm; of a container --shm-size), {AGAIN}"
-)
-ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
-FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"
-SHARED = r"unable to allocate shared memory|shared memory \(shm\)|Bus error"
 # How libraries below say it whose exceptions carry no number.
 TEXTS = {
     r"Too many open files|received 0 items of ancdata": errno.EMFILE,
     r"PytorchStreamWriter failed|unexpected pos \d+ vs": errno.ENOSPC,
-    SHARED: errno.ENOMEM,
+    r"can't start new thread": errno.EAGAIN,
 }
 
 
@@ -52,14 +48,13 @@ def system_errors(error: BaseException | None) -> Iterator[OSError]:
 
 def as_user_error(error: BaseException) -> UserError | None:
     """Return the one line for a system's error behind an exception; None where there is none."""
-    if isinstance(error, RuntimeError) and (ended := re.match(ENDED, str(error))):
-        by = f" ({ended[1].strip()})" if ended[1] else ""
-        return UserError(f"a process that decodes images ended before its time{by}", fix=WORKERS)
-    if isinstance(error, RuntimeError) and re.search(SHARED, str(error)):
-        return UserError("there is too little shared memory", fix=WORKERS)
-    if full := _full_memory(error):
+    if full := memory_error(error):
         return full
+    if isinstance(error, RuntimeError) and "initialize cpuinfo" in str(error):
+        return UserError("torch finds no processor: /proc/cpuinfo is hidden", fix="mount /proc and /sys.")
     for refusal in system_errors(error):
+        if full := memory_error(refusal):
+            return full
         if refusal.errno in FIXES:
             where = f"{refusal.filename}: " if refusal.filename else ""
             return UserError(f"{where}the system says: {refusal.strerror}", fix=FIXES[refusal.errno])
@@ -75,22 +70,20 @@ def read_error(what: object, error: BaseException) -> UserError | None:
     """Return the error of a file that the system could not read; None where the file itself is the reason."""
     refusal = next((e for e in system_errors(error) if is_the_systems(e)), None)
     if refusal is None:
-        return _full_memory(error)
+        return memory_error(error)
     return Refused(f"{what} could not be read ({refusal.strerror})", fix=FIXES[refusal.errno or 0])
+
+
+def kept_fix(error: BaseException) -> str:
+    """Return where to keep what is fetched, if an error says that it cannot be written, else ''."""
+    refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+    return KEEP if any(refusal.errno in refused for refusal in system_errors(error)) else ""
 
 
 def write_error(path: object, error: BaseException) -> UserError | None:
     """Return the error of a file that could not be written; None where that is not the reason."""
     refusal = next(system_errors(error), None)
     return unwritable(path, refusal, fix=FIXES.get(refusal.errno or 0)) if refusal is not None else None
-
-
-def _full_memory(error: BaseException) -> UserError | None:
-    text = str(error)
-    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and re.search(FULL, text)):
-        return None
-    whose = "GPU" if re.search("CUDA|MPS", text) else "computer"
-    return Refused(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
 
 
 def _number(error: BaseException) -> int | None:

@@ -13,7 +13,10 @@ from pathlib import Path
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.system_errors import read_error
 
-REPAIR = "run 'distill cache repair'; 'distill cache verify' says what else is damaged."
+REPAIR = (
+    "copy the cache again if this is a copy that was cut short, else run 'distill cache repair'; "
+    "'distill cache verify' says what else is damaged."
+)
 # What h5py, tarfile, zipfile, numpy and json raise on damaged bytes, and what our checks of them raise. Not
 # TypeError and AttributeError, which are bugs of ours, nor MemoryError: the memory is full.
 READ_ERRORS = (

@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.runtime.downloads import hub_file
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 
 # Of open_clip's models; of transformers' and timm's.
@@ -43,7 +44,8 @@ def unreachable(model: str, error: BaseException) -> UserError:
     """Return what is said of a repository that cannot be fetched from."""
     return UserError(
         f"{model} could not be fetched ({reason_of(error)})",
-        fix="check the name and the network, or download the folder and give local-dir:FOLDER.",
+        fix=kept_fix(error)
+        or "check the name and the network, or download the folder and give local-dir:FOLDER.",
     )
 
 

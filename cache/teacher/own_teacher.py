@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError
+from cache.runtime.memory_errors import memory_error
 from cache.runtime.own_code import OwnCode, own_code_in
 
 # Before the file, which may import torchvision itself.
@@ -274,6 +275,8 @@ def _told(code: OwnCode, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # it may raise anything
+        if full := memory_error(error):
+            raise full from error
         raise UserError(
             f"{code.path}: {what} failed ({code.told(error)})", fix="correct the file."
         ) from error

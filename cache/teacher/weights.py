@@ -20,6 +20,7 @@ from open_clip.factory import get_model_config
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.hub_models import check_installed
+from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
 from cache.teacher.fetched import fetch_pretrained, fetch_repository
@@ -129,7 +130,7 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
         except Exception as error:
             raise UserError(
                 f"the weights {pretrained!r} of {name} could not be downloaded ({reason_of(error)})",
-                fix="connect to the network, or give a checkpoint file with --pretrained.",
+                fix=kept_fix(error) or "connect to the network, or give a checkpoint file with --pretrained.",
             ) from error
         sha256 = checked_sha256(weights)
     architecture = get_model_config(name)

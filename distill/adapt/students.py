@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cache import EmbeddingCache
+from cache.runtime.devices import choose_device
 from distill.adapt.costs import HEAD_BATCH, head_epochs
 from distill.adapt.options import AdaptOptions
 from distill.config import RunConfig
@@ -34,6 +35,7 @@ def recipe_of(options: AdaptOptions) -> RunConfig:
     )
     # One model is shipped: no means are judged beside it, which takes as long again.
     config = with_part(with_part(config, "eval", every=0), "optim", average_with_start=0.0)
+    choose_device(options.device)  # before weights are looked for
     FirstWeights().find(config.student, origin_of(config, code=options.code))
     return config
 

@@ -7,16 +7,31 @@ from pathlib import Path
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import UserError
+from cache.store.spec import LOCAL_DIR
+from cache.teacher.model_files import config_of
 from distill.adapt.book import Book
 from distill.adapt.costs import bytes_needed, check_room, teachers_pace
 from distill.adapt.names import Names
-from distill.adapt.options import in_words
+from distill.adapt.options import AdaptOptions, in_words
 from distill.adapt.photo_list import write_photo_list
 from distill.adapt.photos import Photos
 from distill.adapt.state import asked
 
 # The text bank that classifies: the names in the teacher's template.
 BANK = "labels"
+
+
+def check_named(options: AdaptOptions) -> None:
+    """Refuse a teacher that there is not, before the student's weights are fetched; UserError."""
+    if options.cache is not None or ".py:" in options.model:  # own code is looked at when it is run
+        return
+    if options.model.startswith(LOCAL_DIR):
+        config_of(options.model)
+    elif ":" not in options.model:
+        # Here, because open_clip takes seconds to import, and a finished cache does without.
+        from cache.teacher.weights import open_clip_name
+
+        open_clip_name(options.model)
 
 
 def with_texts(cache: EmbeddingCache) -> EmbeddingCache:

@@ -29,6 +29,7 @@ class Exporting(TypedDict, total=False):
     teacher: str | None
     license: str
     check_images: int
+    nearest_images: int
     checkpoint: str
     cache: Place | None
     code: Place | None

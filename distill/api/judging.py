@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.reader import EmbeddingCache
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import is_cache
 from distill.api.given import Place, existing_folder, listed, maybe_path
 from distill.api.traces import without_a_trace
@@ -15,7 +16,8 @@ from distill.data.folders import Data, given_of
 from distill.headline import headline
 from distill.judge.calibration import Calibration
 from distill.judge.calibration_of_run import judge_run
-from distill.judge.evaluate import Result, both_kinds, evaluate_teacher, metrics_of
+from distill.judge.evaluate import Result, both_kinds, metrics_of
+from distill.judge.teachers import judge_teachers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ def evaluate(
     *,
     split: str | Sequence[str] = (),
     text: str | None = None,
+    teacher: str | None = None,
     data: Data = None,
     cache: Place | None = None,
     checkpoint: str = "last",
@@ -71,6 +74,8 @@ def evaluate(
         One or several of ``train``, ``id_val``, ``class_val``, ``id_test``, ``ood_test``; none: the tests.
     text
         Another text bank that classifies; None: the run's own, ``labels`` for a teacher.
+    teacher
+        Of a cache with several which one; None: ``main``, or the one as which the cache was opened.
     data, cache
         Of a run: where its images and its cache are now; None: where they were.
     checkpoint
@@ -100,8 +105,9 @@ def evaluate(
     folder = _folder_of(run_or_cache)
     splits = listed(split)
     if is_cache(folder):
-        results = evaluate_teacher(folder, splits=splits, text=text or "", check=check)
-        return Evaluation(folder=folder, splits=results)
+        name = teacher or getattr(run_or_cache, "teacher_name", MAIN_TEACHER)
+        judged = judge_teachers(folder, name, splits=splits, text=text or "", check=check, note=str)
+        return Evaluation(folder=folder, splits=judged[name])
     results, calibration = judge_run(
         folder,
         splits=splits,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -16,6 +17,14 @@ def without_a_trace() -> Iterator[None]:
 
     Training seeds torch's generators at every step. Of files numbers alone are loaded.
     """
+    _quiet_bars()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with numbers_alone(), torch.random.fork_rng(devices):
         yield
+
+
+def _quiet_bars() -> None:
+    """Import the bars of libraries, of which a notebook without ipywidgets is warned once."""
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401

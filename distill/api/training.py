@@ -13,6 +13,7 @@ from distill.api.given import Place, Settings, Watching, cache_folder, maybe_pat
 from distill.api.traces import without_a_trace
 from distill.data.folders import Data, given_of
 from distill.headline import headline, headline_splits
+from distill.record.boards import Boards
 from distill.record.run_files import check_out
 from distill.train.chosen_run import ChosenRun, chosen_run
 from distill.train.resumed_settings import cache_of
@@ -51,6 +52,8 @@ def train_student(
     code: Place | None = None,
     resume: bool = False,
     check: bool = False,
+    wandb: str = "",
+    mlflow: str = "",
     progress: Watching = False,
 ) -> TrainedStudent:
     """Train one student from a cache, without the teacher: stage 2.
@@ -74,6 +77,8 @@ def train_student(
         Go on with the run in ``out`` where it was stopped, to the same numbers.
     check
         Compare each file of the cache with its checksum when it is first read.
+    wandb, mlflow
+        A project of Weights & Biases, an experiment of MLflow, to write to beside TensorBoard.
     progress
         True writes lines to standard error; or an object with ``start``, ``advance`` and ``note``.
 
@@ -96,6 +101,7 @@ def train_student(
     {'id_test': 91.2, 'ood_test': 63.4}
     """
     folder, lines = Path(out), setting_lines(settings)
+    boards = Boards(wandb=wandb, mlflow=mlflow)
     check_out(folder, resume_run=resume)
     chosen = chosen_run(
         _cache_of(cache, folder, resume=resume),
@@ -113,8 +119,9 @@ def train_student(
             data_dir=given_of(data),
             resume_run=resume,
             check=check,
+            boards=boards,
             progress=watching,
-            command=_command(chosen, folder, recipe, lines, resume=resume),
+            command=[*_command(chosen, folder, recipe, lines, resume=resume), *boards.options()],
         )
     return TrainedStudent(folder=folder, summary=summary)
 

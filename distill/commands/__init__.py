@@ -18,4 +18,5 @@ Its files::
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
     source_options            how images are read
+    memory                    what each can do with less memory
 """

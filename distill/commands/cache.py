@@ -84,9 +84,11 @@ def _not_whole(cache: Path, bad: Sequence[Check]) -> UserError:
             fix=f"run the same {f'distill {command}' if command else 'command'!r} again: it continues.",
         )
     lacks = f"{cache} lacks {len(missing):,} files of those it lists ({some_of(missing)})"
+    repair = f"if it is a copy that was cut short, copy it again; else {repair}"
     if not damaged:
-        return UserError(lacks, fix=f"if it is a copy that was cut short, copy it again; else {repair}")
-    has = f"{cache} has {len(damaged):,} damaged files ({some_of(damaged)})"
+        return UserError(lacks, fix=repair)
+    files = "1 damaged file" if len(damaged) == 1 else f"{len(damaged):,} damaged files"
+    has = f"{cache} has {files} ({some_of(damaged)})"
     return UserError(f"{has}; {lacks}" if missing else has, fix=repair)
 
 

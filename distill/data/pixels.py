@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.runtime.errors import UserError
-from cache.runtime.loader_workers import apart, begin_worker, begun, joined
+from cache.runtime.loader_workers import apart, joined
+from cache.runtime.loader_workers import batches as decoded_ahead
 from cache.runtime.transfer import to_device
 from cache.sources.decoders import PILLOW, squash, squash_picture
 from cache.sources.decoding import UnreadableImage, content_of
@@ -248,14 +249,10 @@ class Pixels:
 
     def _loader(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
         stored = self.stored
-        loader: DataLoader[Any] = DataLoader(
+        items = (
             _Decoder(self.samples, self.decode)
             if stored is None
-            else _Decoder(range(len(self.samples)), stored.image),
-            batch_sampler=[indices.tolist() for indices in batches],
-            num_workers=self.workers,
-            worker_init_fn=begin_worker,
-            collate_fn=joined,
-            prefetch_factor=4 if self.workers else None,
+            else _Decoder(range(len(self.samples)), stored.image)
         )
-        return map(apart, begun(loader))
+        order = [indices.tolist() for indices in batches]
+        return map(apart, decoded_ahead(items, self.workers, ahead=4, batch_sampler=order, collate_fn=joined))

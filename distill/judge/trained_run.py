@@ -35,6 +35,7 @@ from distill.data.training_rows import join_training_rows, pool_val_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.headline import SET_ASIDE
 from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
+from distill.judge.judged_classes import with_texts
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
@@ -211,7 +212,7 @@ class TrainedRun:
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, support, **kept)}
         names = [name if name in (*SET_ASIDE, QUERY) else labelled_split(name) for name in splits]
         names = names or [name for name in by_name if name not in SET_ASIDE] or [*by_name]
-        return [self._split(name, by_name) for name in names]
+        return with_texts(self.model, [self._split(name, by_name) for name in names])
 
     def judged(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return :meth:`wanted` splits; UserError where there is none at all."""

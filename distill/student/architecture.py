@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cache.runtime.downloads import url_file
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.own_code import OwnCode
+from cache.runtime.system_errors import kept_fix
 from distill.config import SCRATCH
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.settings import parsed_value
@@ -253,7 +254,8 @@ def published_normalisation(library: str, name: str) -> Normalisation:
 
 def no_weights(arch: str, error: Exception) -> UserError:
     """Return the error for weights that are published nowhere, or not to be had from here."""
-    return UserError(f"the pretrained weights of {arch} cannot be had ({reason_of(error)})", fix=START)
+    fix = kept_fix(error) or START
+    return UserError(f"the pretrained weights of {arch} cannot be had ({reason_of(error)})", fix=fix)
 
 
 def _asked_of_hub(name: str) -> Hub:

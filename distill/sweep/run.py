@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -298,6 +299,8 @@ def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
         return ended(run, summary)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    if status == -signal.SIGKILL and not errors:
+        errors = ["it was killed, most likely because the memory was full. Fix: give fewer --jobs."]
     last = errors or [line for line in lines if line.strip()] or [f"it left with status {status}"]
     return ended(run, last[-1], log)
 

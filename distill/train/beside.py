@@ -100,7 +100,8 @@ class Students:
         return current_ranks().from_first(lambda: ends)
 
     def _drop(self, run: StudentRun, error: UserError) -> None:
-        self.progress.note(f"{run.out.name} failed: {error}")
+        if len(self.begun) > 1:  # of one run it is how the command ends
+            self.progress.note(f"{run.out.name} failed: {error}")
         self.failed[run] = error
 
     def _unless_asked(self, action: Callable[[], T], stop: Stop) -> T | UserError:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cache import EmbeddingCache
+from cache.runtime.devices import choose_device
 from cache.runtime.progress import Progress, Silent
 from distill.config import OptimConfig, RunConfig
 from distill.data.folders import Data
@@ -58,6 +59,7 @@ def plan(
         What :func:`distill.train.start.train` raises before its first epoch, and in its first steps.
     """
     check_optimizer(config.optim)
+    choose_device(config.train.device)  # before weights are looked for
     config = settled(config, EmbeddingCache.open(cache_dir))
     origin = origin_of(config, code=code)
     start, origin = FirstWeights().find(config.student, origin)

@@ -28,6 +28,7 @@ from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_stream import StreamedData, TarStream
 from distill.data.training_data import TeacherRows, TrainingData
 from distill.data_identity import DataIdentity
+from distill.judge.judged_classes import with_texts
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import to_toml
 from distill.student.build import Origin, made_of
@@ -129,6 +130,7 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         starting=True,
         origin=origin or origin_of(config, code=None),
     )
+    with_texts(model, stream.splits.values())
     data = stream.data_of(config, [head.name for head in model.heads])
     if any(h.centre is not None or h.bank is not None or h.scales is not None for h in model.heads):
         set_from_rows(model.heads, config, model.class_names, _rows_of(data, model), device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import EmbeddingCache
+from cache.runtime.devices import choose_device
 from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
@@ -78,6 +79,7 @@ def train(
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
     check_optimizer(config.optim)
+    choose_device(config.train.device)  # before weights are looked for
     config = settled(config, EmbeddingCache.open(cache_dir))
     boards.check()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)

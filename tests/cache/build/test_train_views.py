@@ -414,7 +414,7 @@ def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path
             str(out),
             "--recipe",
             "paper-resnet18",
-            "--views",
+            "--replay-views",
             "on",
             *words,
         ],

@@ -11,11 +11,10 @@ import torch
 from click.testing import CliRunner
 from helpers.processes import python, stopped
 from helpers.runs import EPOCHS, numbers, same_run, words_of
-from torch.utils.data import DataLoader
 
 import cli
 from cache.runtime.errors import UserError
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.signals import Terminated, terminating
 from distill.train.stopping import LeftAtOnce, Stop, listening
 
@@ -92,12 +91,11 @@ def test_a_signal_in_the_midst_of_a_fork_is_not_lost_in_a_hook_of_it(number):
 
     armed = [True]
     os.register_at_fork(after_in_parent=in_a_fork)
-    loader = DataLoader([1, 2, 3, 4], num_workers=2, worker_init_fn=begin_worker)
     with listening() as stop, pytest.raises(LeftAtOnce), stop.at_once():
-        begun(loader)
+        batches([1, 2, 3, 4], 2)
     assert sent == [number]
     if number == signal.SIGTERM:
         armed.append(True)
         with pytest.raises(Terminated), terminating():
-            begun(loader)
+            batches([1, 2, 3, 4], 2)
         assert len(sent) == 2
