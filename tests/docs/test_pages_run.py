@@ -72,7 +72,10 @@ def programs(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("distill", "torchrun", "have", "python"):
         words = [*python(), *(() if name == "python" else (str(HELPERS / "doc_distill.py"), name))]
-        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        typed = (
+            f'if [ "$1" = - ]; then exec {shlex.join(words)} -c "$(cat)"; fi\n' if name == "python" else ""
+        )
+        (folder / name).write_text(f'#!/bin/sh\n{typed}exec {shlex.join(words)} "$@"\n')
         (folder / name).chmod(0o755)
 
 

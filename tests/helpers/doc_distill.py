@@ -72,6 +72,9 @@ def copy(world: Path, thing: str, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, place)
+        if thing == "run" and (own := Path("artifacts/photos")).is_dir():  # the page's own cache is its cache
+            summary = place / "summary.json"
+            summary.write_text(summary.read_text().replace(str(world / "cache"), str(own.resolve())))
     else:
         shutil.copy(source, place)
 
@@ -177,7 +180,9 @@ def _without(words: list[str], option: str) -> list[str]:
 
 def in_the_background(command: list[str]) -> None:
     """Start a server, and return when it answers; the page's end ends it."""
-    process = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
+    # Not to the page's own streams, which would then never end.
+    log = subprocess.DEVNULL
+    process = subprocess.Popen(command, start_new_session=True, stdin=log, stdout=log, stderr=log)
     with open(os.environ["DOC_SERVERS"], "a") as servers:
         servers.write(f"{process.pid}\n")
     port = _value(command, "--port") or "8000"
