@@ -58,7 +58,7 @@ ROBOTICS: Table = {
     "cache-features": ("robotics:cache_features", "Run the teacher over DATA's episodes once (stage 1)."),
 }
 COMMANDS: Table = {
-    "demo": ("demo:demo", "Draw a small data set, and run both stages on it."),
+    "demo": ("demo:demo", "Draw a small data set, and make a model of it."),
     "adapt": ("adapt:adapt", "Make a small classifier from photos and a list of names."),
     "split": ("prepare:split", "Split SOURCE into training, ID test and OOD test images."),
     "cache-features": ("cache_features:cache_features", "Run the teacher over images once (stage 1)."),
