@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
+from cache.runtime.folder_kinds import is_instead
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
@@ -49,7 +50,8 @@ def check_there(path: Path) -> None:
     if not path.is_file():
         others = sorted(other.stem for other in path.parent.glob("*.pt"))
         fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
-        raise UserError(f"there is no checkpoint {path}", fix=fix)
+        where = f"{path.parent}{is_instead(path.parent)}"
+        raise UserError(f"there is no checkpoint {path.name} in {where}", fix=fix)
 
 
 def _loaded(path: Path, device: torch.device | str) -> Any:

@@ -22,8 +22,8 @@ SECONDS = 60.0
 def hub_file(repository: str, name: str, *, fetch: bool = True) -> Path:
     """Return a file of a repository of the Hugging Face hub, from its client's own cache or fetched into it.
 
-    Without ``fetch`` nobody is asked for one that is not here. Raises what the
-    hub's client does, which has a family of errors of its own.
+    Without ``fetch`` nobody is asked for one that is not here. Raises what the hub's client does, which has a
+    family of errors of its own.
     """
     from huggingface_hub import hf_hub_download
 

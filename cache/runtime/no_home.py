@@ -23,7 +23,7 @@ def settle() -> None:
         os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
     home = os.environ["HOME"] = os.environ.get("HOME") or home
     if hasattr(os, "sched_getaffinity") and cores() < len(os.sched_getaffinity(0)):
-        # Of a container's share of the cores they know nothing: more threads wait for each other.
+        # Of a container's share of the cores they know nothing, and threads that outnumber it wait.
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     if not os.access(home, os.W_OK):
         # It says at every start that it keeps its list of fonts in a folder for temporary files.

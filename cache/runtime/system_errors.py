@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from cache.runtime.errors import Refused, UserError, unwritable
 from cache.runtime.memory_errors import MORE, memory_error
 
-KEEP = (
-    "set HOME (or HF_HOME) to a folder that you can write to and that has room, which keeps what is fetched."
-)
+KEEP = "set HOME (or HF_HOME) to a folder that you can write to and that has room, to keep what is fetched."
 AGAIN = "then run the same command again: what is finished is kept."
 FIXES = {
     errno.ENOSPC: f"make room, {AGAIN}",
@@ -52,6 +50,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     """Return the one line for a system's error behind an exception; None where there is none."""
     if full := memory_error(error):
         return full
+    if isinstance(error, RuntimeError) and "initialize cpuinfo" in str(error):
+        return UserError("torch finds no processor: /proc/cpuinfo is hidden", fix="mount /proc and /sys.")
     for refusal in system_errors(error):
         if full := memory_error(refusal):
             return full

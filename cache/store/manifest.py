@@ -12,6 +12,7 @@ from typing import Any
 
 from cache.runtime.atomic_files import is_leftover, replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
+from cache.runtime.folder_kinds import is_instead
 from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
 from cache.sources.accounts import LeftOut
@@ -83,7 +84,7 @@ class Manifest:
             if refused := read_error(path, error):
                 raise refused from error
             raise UserError(
-                f"{folder} is not a cache: it has no readable {NAME}",
+                f"{folder} is not a cache{is_instead(folder)}: it has no readable {NAME}",
                 fix="give the folder that 'distill cache-features --out' wrote.",
             ) from error
         except (ValueError, RecursionError) as error:

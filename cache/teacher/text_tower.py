@@ -65,9 +65,16 @@ class TextTower:
 
     @classmethod
     def load(
-        cls, cache: Path, *, files: Sequence[ListedFile], device: torch.device | str = "cpu"
+        cls,
+        cache: Path,
+        *,
+        files: Sequence[ListedFile],
+        device: torch.device | str = "cpu",
+        fix: str = KEEP,
     ) -> TextTower:
         """Read the text tower of a cache that ``files`` list, after a look at their checksums.
+
+        ``fix`` is what to do where it keeps none.
 
         Raises
         ------
@@ -75,7 +82,7 @@ class TextTower:
             If it keeps none, or its files are damaged.
         """
         if not files:
-            raise UserError(f"the cache {cache} does not keep its teacher's text tower", fix=KEEP)
+            raise UserError(f"the cache {cache} does not keep its teacher's text tower", fix=fix)
         folder = (cache / files[0].file).parent
         try:
             for file in files:

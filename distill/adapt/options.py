@@ -54,6 +54,12 @@ class AdaptOptions:
         """Where everything lies that is none of the model: cache, runs, report."""
         return self.out / WORK
 
+    @property
+    def data_name(self) -> str:
+        """What people call the photos: the last part of each source's path; '' of a cache's own."""
+        paths = (source.partition("=")[2] or source for source in self.sources)
+        return ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
+
     def anywhere(self) -> AdaptOptions:
         """Return it with the paths of what is read as they are found from any working folder."""
         named = {"names": self.names, "cache": self.cache, "code": self.code}

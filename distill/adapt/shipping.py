@@ -55,7 +55,9 @@ def export(book: Book, name: str, words: VocabularySource | None) -> None:
     options = book.options
     new = options.work / "next" / options.out.resolve().name
     shutil.rmtree(new.parent, ignore_errors=True)
-    wanted = ExportOptions(code=options.code, vocabulary=words, check_images=most)
+    wanted = ExportOptions(
+        code=options.code, vocabulary=words, check_images=most, data_name=options.data_name
+    )
     export_run(options.work / name, new, wanted, progress=book.progress)
     put_in_place(new, options.out, beside=WORK)
     shutil.rmtree(new.parent, ignore_errors=True)

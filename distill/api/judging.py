@@ -105,8 +105,10 @@ def evaluate(
     folder = _folder_of(run_or_cache)
     splits = listed(split)
     if is_cache(folder):
-        name = teacher or getattr(run_or_cache, "teacher_name", MAIN_TEACHER)
-        judged = judge_teachers(folder, name, splits=splits, text=text or "", check=check, note=str)
+        name: str = teacher or getattr(run_or_cache, "teacher_name", None) or MAIN_TEACHER
+        judged = judge_teachers(
+            folder, name, splits=splits, text=text or "", check=check, note=lambda line: None
+        )
         return Evaluation(folder=folder, splits=judged[name])
     results, calibration = judge_run(
         folder,

@@ -206,7 +206,7 @@ def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tup
 def _check_used(ctx: click.Context, config: RunConfig) -> None:
     """Refuse options of distillation that a run would do nothing with."""
     if config.train.closed_set:
-        for option in given_options(ctx, "losses", "k", "text"):
+        for option in given_options(ctx, "losses", "k", "text", "teachers"):
             raise click.UsageError(
                 f"{option} is of a teacher, and --closed-set has none: leave one of them out."
             )

@@ -3,6 +3,8 @@
 Its files::
 
     shapes, words             what is drawn, and how it is called
-    scenes, episodes          photos of one shape; episodes of several, seen by two cameras
+    others                    other shapes, colours and patterns, of which the trunk that ships was made
+    scenes, unlabelled        photos of one shape: with labels, and without
+    episodes                  episodes of several shapes, seen by two cameras
     run                       what distill demo calls
 """

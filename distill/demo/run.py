@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
@@ -44,13 +45,15 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, progress: Progre
         ``none_of_these``, ``asked``; ``files``: where things are.
     """
     data, cache, run = out / "data", out / "cache", out / "runs" / "student"
+    config = config_of(epochs=epochs, seed=seed, device=device)
+    check_same(run, config)
     draw(data, out / "unknown", progress)
     progress.note("the teacher looks at every picture, once")
     progress.start(0, "the teacher")
     options = FeatureOptions(model=f"local-dir:{TEACHER}", device=device)
     cache_features(data, cache, options, progress=progress)
     summary = train(
-        config_of(epochs=epochs, seed=seed, device=device),
+        config,
         cache_dir=cache,
         data_dir=data,
         out=run,
@@ -81,6 +84,18 @@ def config_of(*, epochs: int, seed: int, device: str) -> RunConfig:
     """Return the recipe of the demo's student, which begins with the trunk that ships."""
     config = with_part(load_recipe(str(RECIPE)), "student", start=str(TRUNK))
     return with_part(config, "train", epochs=epochs, seed=seed, device=device)
+
+
+def check_same(run: Path, config: RunConfig) -> None:
+    """Refuse to go on with a student of other epochs, or another seed; UserError."""
+    if not (run / CONFIG).is_file():
+        return
+    begun, asked = load_recipe(str(run / CONFIG)).train, config.train
+    if (begun.epochs, begun.seed) != (asked.epochs, asked.seed):
+        raise UserError(
+            f"{run} is of {begun.epochs} epochs and seed {begun.seed}, not {asked.epochs} and {asked.seed}",
+            fix="choose another --out.",
+        )
 
 
 def told(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:

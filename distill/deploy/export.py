@@ -265,7 +265,7 @@ class _Export:
             "distill": version("distill"),
             "run": self.run.resolve().name,
             "checkpoint": self.options.checkpoint,
-            "data": trained.folder.path.resolve().name,
+            "data": self.options.data_name or trained.folder.path.resolve().name,
             "fingerprint": cache.fingerprint,
             "identity": trained.identity.to_json(),
             "pool": pool_words(trained.pool),

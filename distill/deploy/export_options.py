@@ -18,6 +18,7 @@ class ExportOptions:
 
     ``check_images`` is how many images of each test split every file is compared on; ``nearest_images`` how
     many training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
+    ``data_name`` is what the card calls the data, '' as their folder;
     ``unknowns`` are sources of pictures of none of the classes; ``int8`` asks for the int8 file and says what
     it is made of: the student's weights (as where None), or what :func:`distill.deploy.qat.fitted_to_int8`
     makes of them.
@@ -37,6 +38,7 @@ class ExportOptions:
     code: Path | None = None
     vocabulary: VocabularySource | None = None
     unknowns: tuple[str, ...] = ()
+    data_name: str = ""
 
     def __post_init__(self) -> None:
         for option, given, choices in (

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import UserError, nearest_names, other_schema, reason_of
+from cache.runtime.folder_kinds import is_instead
 from cache.runtime.json_values import value_of
 from cache.sources.decoders import DECODERS, PILLOW
 from cache.sources.decoding import PLAIN, Decoding
@@ -168,7 +169,7 @@ class ModelInfo:
         path = folder / NAME
         if not path.is_file():
             raise UserError(
-                f"{folder} is not an exported model: it has no {NAME}",
+                f"{folder} is not an exported model{is_instead(folder)}: it has no {NAME}",
                 fix="give a folder that 'distill export RUN --out MODEL' wrote.",
             )
         with undamaged(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cache import EmbeddingCache
@@ -16,7 +17,15 @@ from distill.deploy.info import ModelInfo
 from distill.deploy.models import embed_with
 from distill.deploy.onnx_files import UnitEmbedding
 from distill.deploy.snippets import TFLITE_FILE
-from distill.deploy.timm_student import LIBRARIES, OPEN_CLIP, TFLITE, TimmStudent, timm_student
+from distill.deploy.timm_student import (
+    LEAVE_OUT,
+    LIBRARIES,
+    OPEN_CLIP,
+    TFLITE,
+    TimmStudent,
+    check_head,
+    timm_student,
+)
 from distill.student.names import TIMM
 
 # Class texts that the kept text tower is asked for.
@@ -41,6 +50,8 @@ class Libraries:
             _check_tflite(info)
         if not them:
             return cls(formats=tuple(formats), embedding=embedding, student=None)
+        if OPEN_CLIP in them:
+            _tell_all(info, them, cache)
         student = timm_student(embedding, info, them)
         if TIMM in them and "safetensors" in formats and info.outputs != info.embed_dim:
             raise UserError(
@@ -96,6 +107,25 @@ class Libraries:
         bank = cache.text_bank("labels" if "labels" in cache.bank_names else info.bank)
         cosine = check_texts(clip, bank.texts[:TEXTS], bank.embeddings[:TEXTS])
         return replace(loaded(clip), more={"texts_cosine": cosine})
+
+
+def _tell_all(info: ModelInfo, them: Sequence[str], cache: EmbeddingCache) -> None:
+    """Refuse a student that open_clip cannot hold with all the reasons at once; UserError."""
+    from distill.deploy.open_clip_folder import check_space, check_tower
+
+    found: list[UserError] = []
+    for check in (partial(check_head, info, them), partial(check_space, info), partial(check_tower, cache)):
+        try:
+            check()
+        except UserError as error:
+            found.append(error)
+    if len(found) < 2:  # said where it is met
+        return
+    fixes = [error.fix.partition(", or leave")[0] for error in found]
+    raise UserError(
+        "; ".join(error.problem for error in found),
+        fix=f"{'; '.join(fixes)}; or {LEAVE_OUT.format(' and '.join(them))}.",
+    )
 
 
 def _check_tflite(info: ModelInfo) -> None:

@@ -77,26 +77,36 @@ class StudentClip:
         return unit(self.teacher.embed_texts(texts)[0].numpy())
 
 
-def check_open_clip(student: TimmStudent, info: ModelInfo, cache: EmbeddingCache) -> None:
-    """Make sure that open_clip can hold a student; UserError else."""
+def check_space(info: ModelInfo) -> None:
+    """Make sure that a student is of the teacher's own space; UserError."""
     if info.text_mean:
         raise UserError(
             "this student is of the teacher's centred space (loss.center), and open_clip takes texts as "
             "they are",
             fix=f"train with --set loss.center=false, or {LEAVE_IT_OUT}.",
         )
-    side = info.preprocessing.crop
-    if student.takes_one_size and side != student.own_side:
-        raise UserError(
-            f"open_clip builds {student.name} for {student.own_side} px alone, and this student takes {side}",
-            fix=f"train with --image-size {student.own_side}, or {LEAVE_IT_OUT}.",
-        )
+
+
+def check_tower(cache: EmbeddingCache) -> None:
+    """Make sure that a cache keeps a text tower; UserError."""
     if not cache.text_tower:
         raise UserError(
             f"an open_clip model has a text tower, and the cache {cache.path} keeps none of its teacher's",
             fix="run the same cache-features command again with --keep-text-tower (an imported cache has "
             f"none), or {LEAVE_IT_OUT}.",
         )
+
+
+def check_open_clip(student: TimmStudent, info: ModelInfo, cache: EmbeddingCache) -> None:
+    """Make sure that open_clip can hold a student; UserError else."""
+    check_space(info)
+    side = info.preprocessing.crop
+    if student.takes_one_size and side != student.own_side:
+        raise UserError(
+            f"open_clip builds {student.name} for {student.own_side} px alone, and this student takes {side}",
+            fix=f"train with --image-size {student.own_side}, or {LEAVE_IT_OUT}.",
+        )
+    check_tower(cache)
     _check_library(cache)
 
 

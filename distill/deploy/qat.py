@@ -133,7 +133,7 @@ def fit(
     optimizer = torch.optim.Adam([own for own in quantised.parameters() if own.requires_grad], lr=RATE)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     sizes = [len(batch) for batch in images.batches_of(0)]
-    progress.start(sum(islice(cycle(sizes), STEPS)), "fitting to int8")
+    progress.start(sum(islice(cycle(sizes), STEPS)), "fitting to int8", "images")
     quantised.following = True
     with closing(pictures_of(images)) as batches:
         for step, pictures in enumerate(islice(batches, STEPS)):

@@ -68,12 +68,7 @@ def timm_student(embedding: UnitEmbedding, info: ModelInfo, formats: Sequence[st
     leave_out = LEAVE_OUT.format(them)
     if info.objects is not None:
         raise UserError(f"{them} hold students of photos, and this one is of episodes", fix=f"{leave_out}.")
-    if info.head != LINEAR:
-        raise UserError(
-            f"this student's head (student.head={info.head}) reads every stage of its trunk, and {them} have "
-            "no place for that: their head reads the last features alone",
-            fix=f"train with --set student.head={LINEAR} ({STAGES_COST}), or {leave_out}.",
-        )
+    check_head(info, formats)
     library, name = resolve(info.arch)
     if library == OWN or (library == TORCHVISION and name not in timm_names()):
         whose = "is your own code" if library == OWN else "is torchvision's, and no network of timm's"
@@ -95,6 +90,17 @@ def timm_student(embedding: UnitEmbedding, info: ModelInfo, formats: Sequence[st
     known: Any = network
     architecture = str(known.pretrained_cfg.get("architecture") or name)
     return TimmStudent(name=architecture, arguments=arguments, network=network, pool=_pool_of(network))
+
+
+def check_head(info: ModelInfo, formats: Sequence[str]) -> None:
+    """Make sure that a student's head reads the last features alone, as a network of timm's; UserError."""
+    them = " and ".join(formats)
+    if info.head != LINEAR:
+        raise UserError(
+            f"this student's head (student.head={info.head}) reads every stage of its trunk, and {them} have "
+            "no place for that: their head reads the last features alone",
+            fix=f"train with --set student.head={LINEAR} ({STAGES_COST}), or {LEAVE_OUT.format(them)}.",
+        )
 
 
 def _another(info: ModelInfo, them: str, why: str, leave_out: str) -> UserError:

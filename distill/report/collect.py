@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.folder_kinds import is_instead
 from cache.runtime.json_values import value_of
 from cache.runtime.progress import Progress, Silent, counting
 from distill.config import RoboticsConfig
@@ -125,7 +126,7 @@ def collect(folder: Path, *, progress: Progress | None = None) -> Collected:
     paths = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
     if not paths:
         raise UserError(
-            f"{folder} holds no run: no {CONFIG} in it, or up to {DEPTH} levels below",
+            f"{folder} holds no run{is_instead(folder)}: no {CONFIG} in it, or up to {DEPTH} levels below",
             fix="give the folder of a run, or one that holds such folders.",
         )
     runs, unreadable = [], []

@@ -13,9 +13,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.sources.episode_texts import prompt_of
 from cache.sources.episodes import object_name
-from cache.teacher.text_tower import TextTower
 from distill.config import RunConfig
-from distill.student.prompts import LearntTexts, PromptLearner
+from distill.student.prompts import LearntTexts, PromptLearner, open_tower
 from distill.student.texts import FixedTexts, Texts
 
 # The ending of the names of banks with descriptions.
@@ -55,7 +54,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
     names = (config.text, config.robotics.negative_text)
     if config.prompts.learner == "none":
         return fixed_pair_texts(cache, *names, device)
-    tower = TextTower.load(cache.path, files=cache.text_tower, device=device)
+    tower = open_tower(cache, device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
     positive_words = _words(cache, names[0], "{name} . {description}")

@@ -19,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from cache import EmbeddingCache
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.runtime.own_code import own_code_in
 from cache.sources.class_texts import LABEL_TEMPLATE
 from cache.sources.names import is_plain_name
 from cache.store.manifest_lines import ListedBank
+from cache.store.spec import TIMM
 from cache.store.text_banks import TextBank, add_bank, make_bank
-from cache.teacher.text_tower import TextTower
+from cache.teacher.text_tower import KEEP, TextTower
 from distill.checkpoint import read_checkpoint
 from distill.config import PromptConfig
 from distill.record.run_files import LAST
@@ -103,11 +105,19 @@ def open_texts(
 
     UserError if the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
     """
-    tower = TextTower.load(cache.path, files=cache.text_tower, device=device)
+    tower = open_tower(cache, device)
     torch.manual_seed(seed)
     embed_dim = cache.embed_dim if config.learner == "cocoop" else None
     learner = PromptLearner(config.n_ctx, tower.width, embed_dim=embed_dim).to(device)
     return LearntTexts(tower, learner, class_words(cache, text))
+
+
+def open_tower(cache: EmbeddingCache, device: torch.device) -> TextTower:
+    """Return the text tower of a cache's teacher, through which prompts are learnt; UserError without one."""
+    model = cache.teacher_spec.model
+    kept = own_code_in(model) is None and not model.startswith(TIMM) and not cache.is_imported
+    fix = KEEP if kept else f"no cache keeps one of {model}: learn no prompts from it (leave --prompts out)."
+    return TextTower.load(cache.path, files=cache.text_tower, device=device, fix=fix)
 
 
 def class_words(cache: EmbeddingCache, bank: str) -> dict[str, str]:

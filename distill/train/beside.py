@@ -52,7 +52,8 @@ class Students:
                     self._drop(run, line)
                 elif line:
                     self.progress.note(line if len(self.begun) == 1 else f"{run.out.name}: {line}")
-        self.progress.start(sum(_images_left(run) for run in self.runs), "training")
+        unit = self.runs[0].session.model.unit if self.runs else "images"
+        self.progress.start(sum(_images_left(run) for run in self.runs), "training", unit)
 
     def furthest_behind(self) -> list[StudentRun]:
         """Return the students whose epoch is next; none when all are trained."""

@@ -122,7 +122,7 @@ class FeatureFiles:
     def _made(self, file: str, parts: Sequence[Pixels], row_of: Indices) -> dict[str, Any]:
         place = self._writable()
         readable = np.zeros(len(row_of), dtype=np.uint8)
-        self.progress.start(len(row_of), f"features of {file.partition('-')[0]}")
+        self.progress.start(len(row_of), f"features of {file.partition('-')[0]}", "images")
         blocks = Blocks(
             shape=(len(row_of), self._width()),
             dtype=np.dtype(np.float32),

@@ -19,7 +19,16 @@ from pathlib import Path
 # What the parts import; what these need themselves they say.
 NEEDED = (
     *("braceexpand", "click", "filelock", "h5py", "huggingface_hub", "numpy", "open_clip_torch", "pillow"),
-    *("rich", "safetensors", "timm", "torchmetrics", "torchvision", "webdataset"),
+    *(
+        "matplotlib",
+        "rich",
+        "safetensors",
+        "tensorboard",
+        "timm",
+        "torchmetrics",
+        "torchvision",
+        "webdataset",
+    ),
 )
 # FAISS goes by several names (faiss-cpu, faiss-gpu-cu12, conda's faiss): what is imported counts.
 FAISS = "faiss-cpu"
@@ -27,14 +36,19 @@ FAISS = "faiss-cpu"
 OF_TESTS = ("pytest",)
 # What those need in their newest releases, for a folder of wheels that is made where there is a network.
 NEXT = (
+    *("absl-py", "contourpy", "cycler", "fonttools", "kiwisolver", "protobuf", "pyparsing"),
+    *("python-dateutil", "six"),
     *("anyio", "ftfy", "h11", "httpcore2", "httpx2", "idna", "iniconfig", "lightning-utilities"),
     *("markdown-it-py", "mdurl", "packaging", "pluggy", "pygments", "pyyaml", "regex", "tqdm"),
     *("truststore", "typing-extensions", "wcwidth"),
 )
 # What every machine with torch has, or has to have a particular release of.
-AT_HAND = ("filelock", "numpy", "torchvision", "typing-extensions")
+AT_HAND = ("filelock", "numpy", "pillow", "torchvision", "typing-extensions")
 # They are named by others, and nothing here imports them.
-NEVER = ("torch", "hf-xet", "typer", "shellingham", "triton")
+NEVER = (
+    *("torch", "triton", "hf-xet", "typer", "shellingham", "tzdata"),
+    *("grpcio", "markdown", "werkzeug", "tensorboard-data-server", "setuptools"),  # of TensorBoard's server
+)
 LEAST_PYTHON, LEAST_TORCH = (3, 11), (2, 6)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -150,7 +164,7 @@ def listing() -> str:
     )
     download = "pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels"
     return f"""\
-Beside torch and torchvision the check needs these, as far as the machine has not got them (42 MB in all):
+Beside torch and torchvision the check needs these, as far as the machine has not got them (59 MB in all):
   {names}
 Where there is a network, with the version of the other machine's Python (python3 --version):
   {download} {names}

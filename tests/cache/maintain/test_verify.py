@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import Counted
 from helpers.caches import read_back
 from helpers.row_groups import add_group, make_rows
 from helpers.whole_caches import assert_same, files_of, flip
@@ -215,3 +216,10 @@ def test_what_is_missing_or_unfinished_is_not_called_damaged(tmp_path):
     manifest.save(tmp_path)
     (tmp_path / "rows" / "train-00000" / "image_embedding.h5").unlink()
     assert ("lacks 1 files" in said(), "copy it again" in said(), "damaged" in said()) == (True, True, False)
+
+
+def test_progress_of_verify_is_the_bytes_of_all_listed_files(whole):
+    told = Counted()
+    assert all(not check.problem for check in verify_cache(whole / "hdf5", progress=told))
+    every = sum(line.bytes for line in Journal.load(whole / "hdf5").files.values())
+    assert (told.works, told.totals, told.done) == (["checking files"], [every], [every])
