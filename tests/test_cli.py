@@ -280,6 +280,12 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_2, "--recipe", "smoke", "--set", "train.epochs=9999999"], 2, "at most 1,000,000"),
         ([*STAGE_2, "--recipe", "smoke", "--epochs", "9" * 30], 2, "of at most 64 bits"),
         ([*STAGE_2, "--learning-rate", "1"], 2, "Did you mean '--lr'?"),
+        ([*STAGE_2, "--baseline"], 2, "Did you mean '--closed-set'?"),
+        ([*STAGE_2, "--model", "resnet18"], 2, "Did you mean '--arch'?"),
+        (["export", ".", "--out", "x", "--neighbours", "3"], 2, "Did you mean '--nearest-images'?"),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "data.views=on"], 2, "did you mean 'data.replay_views'?"),
+        (["train", "run", "--out", "x"], 1, "run is not a cache (it is a run)"),
+        (["predict", "run", "x.jpg"], 1, "run is not an exported model (it is a run)"),
         ([*STAGE_2, "-b", "8"], 2, "'--batch-size'"),
         ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
@@ -287,6 +293,8 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
 def test_bad_input_is_one_line_and_the_right_status(words, status, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.toml").write_text("[train]\nepochs = 0\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
     result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == status
     assert message in result.output

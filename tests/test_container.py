@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ def work(tmp_path_factory) -> Path:
     work.mkdir()
     ended = distill(work, "demo", "--epochs", 1)
     assert ended.returncode == 0, ended.stderr
+    ended = distill(work, "train", CACHE, "--out", RUN, *SMALL, *WORKERS)
+    assert ended.returncode == 0, ended.stderr
     (work / "sweep.toml").write_text(SWEEP)
     (work / "names.txt").write_text(
         "\n".join(p.name.replace("_", " ") for p in (work / DATA / "val").iterdir())
@@ -57,15 +60,12 @@ def test_the_tour_works_in_a_container(work):
     )
     fine(distill(work, "cache", "info", CACHE))
     fine(distill(work, "cache", "verify", CACHE))
-    fine(distill(work, "train", CACHE, "--out", RUN, *SMALL, *WORKERS))
     fine(distill(work, "evaluate", CACHE, "--teacher"))
     fine(distill(work, "evaluate", RUN))
     fine(distill(work, "export", RUN, "--out", MODEL))
-    assert "square" in fine(distill(work, "predict", MODEL, photo)) or "circle" in fine(
-        distill(work, "texts", MODEL)
-    )
+    assert photo.parent.name.split("_")[1] in fine(distill(work, "predict", MODEL, photo, "--top", 50))
     fine(distill(work, "embed", MODEL, f"{DATA}/val", "--out", "rows.npy"))
-    assert "answers" in fine(contained(work, sys.executable, "-P", "-c", ASK, photo)) or True
+    assert '"label":' in fine(contained(work, sys.executable, "-P", "-c", ASK, photo)).replace(" ", "")
     fine(distill(work, "sweep", "sweep.toml", "--cache", CACHE, "--out", "runs/sweep"))
     fine(distill(work, "report", "runs/sweep", "--out", "report.html"))
     fine(distill(work, "fewshot", RUN, "--shots", 1, "--method", "finetune", "--epochs", 1))
@@ -104,10 +104,9 @@ def test_batches_larger_than_shared_memory_go_through_and_none_at_all_is_one_pro
     ended = distill(work, "train", CACHE, "--out", "runs/none", *SMALL, *WORKERS, hidden="/dev/shm")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("warning: /dev/shm cannot be used") == 1
-    weights = [
-        (work / "runs" / name / "metrics.csv").read_text().split(",")[-5:] for name in ("first", "none")
-    ]
-    assert all(weights)
+    # The same numbers as with workers.
+    of_runs = [json.loads((work / name / "metrics.jsonl").read_text()) for name in (RUN, "runs/none")]
+    assert of_runs[0]["loss_total"] == of_runs[1]["loss_total"]
 
 
 def test_a_full_disk_is_one_line_in_training_and_export_and_what_is_whole_goes_on(work):

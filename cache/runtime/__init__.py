@@ -2,6 +2,7 @@
 
 Its files::
 
+    folder_kinds              what a folder is that was given in the place of another kind
     errors, system_errors     what a user is told: one line, and what to do; what the system refuses
     memory_errors             memory that is full, and workers that end for want of it
     no_home                   what a container's user may lack, and libraries take for granted

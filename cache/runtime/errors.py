@@ -87,6 +87,10 @@ def other_word(name: str, choices: Iterable[str]) -> str | None:
 
 def nearest_names(name: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
+    choices = [*choices]
+    for choice in choices:
+        if choice != name and unicodedata.normalize("NFC", choice) == unicodedata.normalize("NFC", name):
+            return f"{quoted(choice)} is the same name with its accents written otherwise: write both alike. "
     folded = {choice.casefold(): choice for choice in choices}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(quoted(folded[c]) for c in close)}? " if close else ""

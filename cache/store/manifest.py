@@ -171,6 +171,6 @@ def check_is_cache_or_empty(folder: Path) -> None:
         return
     if folder.is_file() or (folder.is_dir() and not all(map(is_leftover, folder.iterdir()))):
         raise UserError(
-            f"{folder} exists and is not a cache: it has no {NAME}",
-            fix="choose a new folder for --out, or empty this one.",
+            f"{folder} exists and is not a cache{is_instead(folder)}: it has no {NAME}",
+            fix="choose a new folder for --out.",
         )

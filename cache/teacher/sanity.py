@@ -22,7 +22,10 @@ PRECISION = "use --precision float32 or bfloat16."
 MOST_LOST = 1e-3
 # 4,096 rows x 768 x 8 bytes = 25 MB, a few times.
 ROWS_AT_ONCE = 4096
-WEIGHTS = "check that --pretrained are this model's weights, and try --precision float32."
+WEIGHTS = (
+    "check that its weights are this model's and that it was trained on such texts and pictures, "
+    "and try --precision float32."
+)
 
 
 def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArray[Any]:

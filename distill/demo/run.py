@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import UserError
@@ -31,6 +34,18 @@ ASKED = next(one for one in CLASSES if one.name == "striped blue star")
 TESTS = ("id_test", "ood_test")
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute by one thread: others add little to networks this small, and on a busy machine wait long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def run_demo(out: Path, *, epochs: int, seed: int, device: str, progress: Progress) -> dict[str, Any]:
     """Draw, cache, take a head by ridge, train, export, and ask the model of a new picture.
 

@@ -76,6 +76,9 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
     """
     path = toml_file(name, SWEEPS, what="sweep")
     table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
+    require(
+        bool(table), f"{path} says nothing", f"a sweep has {', '.join(KEYS)}: 'distill sweep losses' is one."
+    )
     over = parsed_settings(settings)
     try:
         return _sweep(table, path.stem, over)

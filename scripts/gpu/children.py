@@ -32,7 +32,7 @@ class Outcome:
 def run_part(name: str, command: Sequence[str], *, limit: float, folder: Path) -> Outcome:
     """Run a part's command, which writes its rows to ``folder/NAME.json``, for at most ``limit`` seconds."""
     if limit <= 0:
-        return Outcome(name=name, state=SKIPPED, said="no time was left")
+        return Outcome(name=name, state=SKIPPED, said=f"no time was left: --only {name}")
     log = folder / f"{name}.log"
     began = time.monotonic()
     with open(log, "wb") as output:

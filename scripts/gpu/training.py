@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def options(work: Work) -> None:
     )
 
 
-def _arguments(work: Work, options: dict, **given) -> argparse.Namespace:
+def _arguments(work: Work, options: Mapping[str, Any], **given: Any) -> argparse.Namespace:
     size = {"image_size": 224, "batch_size": work.batch_size, "steps": 20, "warm_up": 5}
     small = LEAST if work.small else {}
     return arguments(options, device=str(work.device), **size | small | given)

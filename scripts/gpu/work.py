@@ -103,7 +103,7 @@ def peak_gb(device: torch.device) -> float | None:
     return most
 
 
-def drawn_photos(out: Path, count: int, size: tuple[int, int], distinct: int = 512) -> DataFolder:
+def drawn_photos(out: Path, count: int, size: tuple[int, int], distinct: int = 256) -> DataFolder:
     """Draw so many JPEG files of ``size`` (width, height), of two classes; beyond ``distinct`` hard links."""
     rng = np.random.default_rng(0)
     for i in range(count):

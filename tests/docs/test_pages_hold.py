@@ -118,7 +118,7 @@ def test_every_link_to_a_file_leads_to_one(page):
 @EVERY_PAGE
 def test_a_recipe_that_is_named_ships(page):
     for block in blocks(page):
-        for name in re.findall(r"--recipe ([\w-]+)(?![\w.])", block.text):
+        for name in re.findall(r"--recipe ([\w-]+)(?![\w./-])", block.text):
             assert name in names_in(RECIPES) or name.isupper(), f"{name_of(page)}, line {block.line}: {name}"
 
 

@@ -109,6 +109,15 @@ def test_an_image_that_is_gone_or_changed_is_refused_and_one_without_a_row_is_sa
     )
 
 
+def test_all_teachers_of_a_cache_are_judged_unless_one_is_named(two):
+    printed = CliRunner().invoke(cli.main, ["evaluate", str(two.path), "--json"])
+    assert json.loads(printed.stdout).keys() == {"main", "second"}
+    of_one = CliRunner().invoke(cli.main, ["evaluate", str(two.path), "--teacher", "second", "--json"])
+    assert json.loads(of_one.stdout) == json.loads(printed.stdout)["second"]
+    other = CliRunner().invoke(cli.main, ["evaluate", str(two.path), "--teacher", "secnd"])
+    assert (other.exit_code, "did you mean 'second'" in other.stderr) == (1, True)
+
+
 def test_after_growth_the_second_teacher_has_what_is_new_alone_to_do(two, add, photos, write_jpeg):
     write_jpeg(photos / "train" / "apple" / "new.jpg")
     old = {file: file.stat().st_mtime_ns for file in two.path.glob("rows/*/second.*.h5")}

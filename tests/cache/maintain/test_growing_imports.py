@@ -12,9 +12,10 @@ from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Silent
 
 
-class Imports:
+class Imports(Silent):
     """Imports of some keys, whose row is a function of the key, into one folder."""
 
     def __init__(self, out):
