@@ -90,7 +90,7 @@ def changed(words: Sequence[str], world: Path) -> list[str]:
     if {"--arch", "--start"} <= options:
         words = _student(words, world)
     if name == "sweep":
-        own = "students" not in words and not {"--set"} & {*words}
+        own = "students" not in words and not any("student.arch" in word for word in words)
         small = ("train.epochs=1", "student.image_size=32", *([f"student.arch={STUDENT}"] if own else ()))
         words += [part for one in small for part in ("--set", one)]
     if "--epochs" in options and not {"--head-only", "--epochs"} & {*words} and "--shots" not in words:
