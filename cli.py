@@ -34,7 +34,6 @@ from cache.runtime.numbers_alone import for_this_process
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
-from distill.commands.memory import told_of  # here: when it is needed no memory may be left
 
 KEEP = frozenset(
     ("demo", "adapt", "cache-features", "convert", "describe", "caption", "train", "fewshot", "sweep")
@@ -140,6 +139,7 @@ class Program(Commands):
         with terminating():  # until all is said: torchrun's signal to the others must not silence it
             try:
                 end_with_parent()
+                import_module("distill.commands.memory")  # now: when it is needed no memory may be left
                 return super().invoke(ctx)
             except BaseException as error:
                 stay_until_said()
@@ -187,6 +187,8 @@ def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str,
     told = error if isinstance(error, UserError) else as_user_error(error)
     if told is None:
         return None
+    from distill.commands.memory import told_of
+
     return str(told_of(told, command, keeps=keeps)), told.status
 
 
