@@ -74,7 +74,7 @@ def test_photos_and_names_become_a_model_that_is_judged_and_that_research_goes_o
 def test_without_the_packages_that_write_a_model_it_is_said_before_the_teacher_looks(
     asked, tmp_path, monkeypatch
 ):
-    elsewhere = [str(tmp_path), *(path for path in sys.path if "site-packages" not in path)]
+    elsewhere = [str(tmp_path), *(path for path in sys.path if "-packages" not in path)]
     monkeypatch.setattr(sys, "path", elsewhere)
     monkeypatch.delitem(sys.modules, "onnx", raising=False)
     done = run(*asked, status=1)
