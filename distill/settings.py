@@ -32,6 +32,8 @@ def toml_file(name: str, folder: Path, *, what: str) -> Path:
     names = names_in(folder)
     path = folder / f"{name}.toml" if name in names else Path(name)
     if not path.is_file():
+        if path.suffix == ".toml":
+            raise UserError(f"the {what} {name} does not exist", fix="check the path.")
         raise UserError(
             f"no {what} is called {name!r}",
             fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
