@@ -175,6 +175,13 @@ def _meant(name: str, names: Sequence[str]) -> str:
     return f"{near}a setting is written section.key, as 'distill recipes head-first' prints them."
 
 
+def setting_called(name: str) -> str:
+    """Return the setting whose last word is an option's name, as weight-decay's is; '' if there is none."""
+    last = {setting.rpartition(".")[2]: setting for setting in flat(asdict(RunConfig()))}
+    del last["name"]  # an optimizer's: who writes --name has another in mind
+    return last.get(other_word(name, last) or name.replace("-", "_"), "")
+
+
 def flat(table: dict[str, Any]) -> dict[str, Any]:
     """Return the values of nested tables by dotted name."""
     values: dict[str, Any] = {}
