@@ -202,11 +202,20 @@ def _meant(error: click.NoSuchOption) -> str:
     )
     if (word := other_word(name, there)) is not None:
         return f"'--{word}'"
+    if "set" in there and (setting := _setting(name)):
+        return f"'--set {setting}='"
     if error.possibilities:
         return ""
     initials = "".join(word[:1] for word in name.split("-"))
     means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
     return ", ".join(f"'--{one}'" for one in means)
+
+
+def _setting(name: str) -> str:
+    """Return which setting has an option's name as its last word, '' if none."""
+    from distill.settings import setting_called
+
+    return setting_called(name)
 
 
 @click.group(

@@ -32,6 +32,8 @@ def toml_file(name: str, folder: Path, *, what: str) -> Path:
     names = names_in(folder)
     path = folder / f"{name}.toml" if name in names else Path(name)
     if not path.is_file():
+        if path.suffix == ".toml":
+            raise UserError(f"the {what} {name} does not exist", fix="check the path.")
         raise UserError(
             f"no {what} is called {name!r}",
             fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
@@ -171,6 +173,13 @@ def _meant(name: str, names: Sequence[str]) -> str:
     if here or not near:
         return f"{near}settings here are {', '.join(here or names)}."
     return f"{near}a setting is written section.key, as 'distill recipes head-first' prints them."
+
+
+def setting_called(name: str) -> str:
+    """Return the setting whose last word is an option's name, as weight-decay's is; '' if there is none."""
+    last = {setting.rpartition(".")[2]: setting for setting in flat(asdict(RunConfig()))}
+    del last["name"]  # an optimizer's: who writes --name has another in mind
+    return last.get(other_word(name, last) or name.replace("-", "_"), "")
 
 
 def flat(table: dict[str, Any]) -> dict[str, Any]:

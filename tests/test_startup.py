@@ -36,6 +36,7 @@ WRONG = [
     (["train", "nowhere", "--out", "new"], "does not exist"),
     (["train", "empty", "--out", "new"], "is not a cache"),
     (["train", "empty", "--out", "new", "--recipe", "smal"], "no recipe is called"),
+    (["train", "empty", "--out", "new", "--recipe", "mine.toml"], "the recipe mine.toml does not exist"),
     (["train", "empty", "--out", "new", "--recipe", "small", "--set", "optim.lrr=1"], "optim.lrr"),
     (["train", "--resume", "--out", "empty"], "holds no run to resume"),
     (["evaluate", "empty"], "there is no checkpoint"),

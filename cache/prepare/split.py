@@ -134,6 +134,11 @@ class _Images:
 def _images_of(source: Path) -> _Images:
     """Return the images of class folders, and those of a pool beside them."""
     opened: Mapping[str, Source] = open_image_folder(str(source), AS_THEY_ARE, "")
+    if there := [name for name in opened if name not in ("", POOL)]:
+        raise UserError(
+            f"{source} is split already ({', '.join(there)})",
+            fix=f"give it to cache-features as it is; or give one of its folders, {source}/FOLDER.",
+        )
     if "" not in opened or not opened[""].classes:  # then this says why not
         opened = {"": open_data([f"train={source}"]).split("train")}
     by_class: dict[str, list[str]] = {}

@@ -67,14 +67,27 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
 
 # What other programs, and other commands here, call options and settings.
 _OTHER_WORDS = {
+    "backbone": "arch",
     "baseline": "closed_set",
+    "config": "recipe",
+    "gpu": "device",
+    "img_size": "image_size",
+    "json": "format",
     "learning_rate": "lr",
     "model": "arch",
     "neighbours": "nearest_images",
     "neighbors": "neighbours",
+    "num_workers": "workers",
     "output": "out",
+    "output_dir": "out",
+    "pretrained": "start",
+    "resolution": "image_size",
+    "scheduler": "schedule",
+    "student": "arch",
     "texts": "text_share",
     "views": "replay_views",
+    "wd": "weight_decay",
+    "weights": "start",
 }
 
 

@@ -83,7 +83,8 @@ def _not_whole(cache: Path, bad: Sequence[Check]) -> UserError:
             f"{cache} is not finished: its build was stopped, or it is a copy of one that was going on",
             fix=f"run the same {f'distill {command}' if command else 'command'!r} again: it continues.",
         )
-    lacks = f"{cache} lacks {len(missing):,} files of those it lists ({some_of(missing)})"
+    files = "a file" if len(missing) == 1 else f"{len(missing):,} files"
+    lacks = f"{cache} lacks {files} of those it lists ({some_of(missing)})"
     repair = f"if it is a copy that was cut short, copy it again; else {repair}"
     if not damaged:
         return UserError(lacks, fix=repair)

@@ -66,6 +66,15 @@ def folder_to_train(config: RunConfig, cache: EmbeddingCache, data: Data) -> Dat
     return open_folder(cache, data, shared_classes=shared, complete=True, fix=fix)
 
 
+def check_there(cache: EmbeddingCache, data: Data) -> None:
+    """Raise UserError where a run's data are gone: asked first, before weights are looked for."""
+    given = given_of(data)
+    if gone := sources_of(cache).at(given).gone:
+        raise UserError(f"the data folder {gone[0]} does not exist", fix="check --data.")
+    if not given and (lost := _lost(cache)):
+        raise lost
+
+
 def sources_of(cache: EmbeddingCache) -> KeptSources:
     """Return the sources that a cache keeps; of one that keeps none, how its pictures are decoded."""
     return cache.manifest.sources or KeptSources.unknown(cache.spec.decoding)
@@ -90,19 +99,29 @@ def _opened(cache: EmbeddingCache, sources: KeptSources) -> DataFolder:
 
 
 def _own(cache: EmbeddingCache) -> DataFolder:
+    if lost := _lost(cache):
+        raise lost
     if cache.spec.format == WEBDATASET:
         return TarFolder.of(cache.path, cache.manifest, cache.journal)
     sources = sources_of(cache)
     if sources.given and not sources.gone:
         return _opened(cache, sources)
+    return KeptFolder.of(cache.path, cache.manifest, cache.journal)
+
+
+def _lost(cache: EmbeddingCache) -> UserError | None:
+    """Return what is to be said where a cache's pictures are neither in it nor where they were."""
+    sources = sources_of(cache)
+    if cache.spec.format == WEBDATASET or (sources.given and not sources.gone):
+        return None
     if not cache.holds_episodes and _keeps_pixels(cache):
-        return KeptFolder.of(cache.path, cache.manifest, cache.journal)
+        return None
     if not sources.given:
-        raise UserError(
+        return UserError(
             f"the cache {cache.path} has no pictures, and does not say where they are",
             fix="say where they are with --data; the cache keeps it.",
         )
-    raise UserError(
+    return UserError(
         f"the images of the cache {cache.path} are not in {some_of(sources.gone)} any more",
         fix="say once where they are now with --data; the cache keeps it.",
     )

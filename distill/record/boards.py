@@ -39,12 +39,13 @@ class Boards:
 
         ``first_epoch`` is the number of epochs that are written already.
         """
-        boards: list[Board] = [TensorBoard(folder, first_epoch=first_epoch)]
+        boards: list[Board] = []
         if self.wandb:
             boards.append(WandbRun(self.wandb, folder, config))
         if self.mlflow:
             boards.append(MlflowRun(self.mlflow, folder, config))
-        return boards
+        # Last: where a server cannot be had no file is left, and the same command can be given again.
+        return [TensorBoard(folder, first_epoch=first_epoch), *boards]
 
 
 TENSORBOARD_ALONE = Boards()

@@ -69,7 +69,10 @@ def _of_several(part: Part, told: Compared, beside: str) -> Answer:
     doubt = "" if sure or difference.test is None else ", which the spread of the seeds explains as well"
     if told.best.number == baseline.number:
         verb = "is not beaten" if sure else "is highest"
-        by = f"the next, {difference.group.label}, is {_points(measure, -difference.points)} below"
+        level = signed(difference.points, measure.digits).strip("0.") == ""
+        below = "level" if level else f"{_points(measure, -difference.points)} below"
+        doubt = "" if level else doubt
+        by = f"the next, {difference.group.label}, is {below}"
         lead = f"{_title(measure)}: {base}, {verb}; {by}"
     elif signed(difference.points, measure.digits).strip("0.") == "":
         called = f"{told.best.label} ({_value(measure, measure.of_group(told.best))})"

@@ -15,7 +15,7 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.progress import Progress, Silent
 from distill.config import OptimConfig, RunConfig
-from distill.data.folders import Data
+from distill.data.folders import Data, check_there
 from distill.data.streams import open_stream
 from distill.data.teacher_texts import settled
 from distill.judge.model import outputs_of
@@ -59,8 +59,10 @@ def plan(
         What :func:`distill.train.start.train` raises before its first epoch, and in its first steps.
     """
     check_optimizer(config.optim)
-    choose_device(config.train.device)  # before weights are looked for
-    config = settled(config, EmbeddingCache.open(cache_dir))
+    choose_device(config.train.device)  # this and the data before weights are looked for
+    cache = EmbeddingCache.open(cache_dir)
+    check_there(cache, data_dir)
+    config = settled(config, cache)
     origin = origin_of(config, code=code)
     start, origin = FirstWeights().find(config.student, origin)
     stream = open_stream(as_begun(config, [], decoder), cache_dir=cache_dir, data_dir=data_dir, check=check)

@@ -57,13 +57,16 @@ class RunFolder:
             remove_temporaries(out)
 
     def begin(self, config: RunConfig, position: Position, boards: Boards) -> None:
-        """Write the config and the history so far, and begin with TensorBoard and ``boards``."""
+        """Begin with TensorBoard and ``boards``, and write the config and the history so far.
+
+        A board that cannot begin leaves nothing in a new folder.
+        """
         if not self.writes:
             return
+        self._boards = boards.open(self.path, config, first_epoch=position.epoch)
         with replacing(self.path / CONFIG) as temporary:
             temporary.write_text(to_toml(config), encoding="utf-8")
         self._write_history(position)
-        self._boards = boards.open(self.path, config, first_epoch=position.epoch)
 
     def save(self, session: Session, position: Position) -> None:
         """Write the state."""

@@ -16,7 +16,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
 from distill.config import SCRATCH, RunConfig
-from distill.data.folders import Data
+from distill.data.folders import Data, check_there
 from distill.data.streams import open_stream
 from distill.data.teacher_texts import not_judged_note, settled, without_texts_note
 from distill.data.training_data import TrainingData
@@ -79,8 +79,10 @@ def train(
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
     check_optimizer(config.optim)
-    choose_device(config.train.device)  # before weights are looked for
-    config = settled(config, EmbeddingCache.open(cache_dir))
+    choose_device(config.train.device)  # this and the data before weights are looked for
+    cache = EmbeddingCache.open(cache_dir)
+    check_there(cache, data_dir)
+    config = settled(config, cache)
     boards.check()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
     weights, origin = FirstWeights().find(config.student, origin)  # before any work is done

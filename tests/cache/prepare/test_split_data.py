@@ -196,6 +196,14 @@ def test_another_split_is_not_written_over_a_list(source, tmp_path, changed):
     assert every_file(tmp_path) == before
 
 
+def test_a_folder_that_is_split_is_called_that(source, tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+        (tmp_path / "made" / name / "ant").symlink_to(source / "ant")
+    with pytest.raises(UserError, match=r"made is split already \(train, val\)"):
+        split_images(tmp_path / "made", tmp_path / "data.csv")
+
+
 @pytest.mark.parametrize(("where", "begins"), [(".", "source/"), ("source", ""), ("lists/deep", "/")])
 def test_paths_lead_from_the_list_to_the_images(source, tmp_path, where, begins):
     out = tmp_path / where / "data.csv"

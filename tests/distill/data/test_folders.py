@@ -159,3 +159,12 @@ def test_episodes_are_opened_where_they_were(episode_cache, episodes):
         EmbeddingCache.open(episode_cache), None, shared_classes=True, complete=True, fix="no fix."
     )
     assert folder.given == (str(episodes),)
+
+
+def test_data_that_are_gone_are_told_before_weights_are_looked_for(moved, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cache, here = moved()
+    for given, told in ((["--data", f"{here}-gone"], "-gone does not exist"), ([], "any more")):
+        done = CliRunner().invoke(main, ["train", str(cache), "--plan", "--device", "cpu", *given])
+        assert told in done.output
+        assert done.exit_code == 1

@@ -104,6 +104,7 @@ def test_a_server_that_does_not_answer_is_one_line(cached, photos, tmp_path, mon
     with pytest.raises(UserError, match=r"MLflow cannot begin .*set MLFLOW_TRACKING_URI") as caught:
         run(config(), **where, boards=BOARDS)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists() or not [*(tmp_path / "run").iterdir()]  # for the same command
 
 
 def test_without_the_package_nothing_is_begun(cached, photos, tmp_path, monkeypatch):

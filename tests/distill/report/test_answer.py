@@ -80,6 +80,14 @@ def test_of_one_seed_and_of_one_setting_it_says_why_nothing_can_be_said(tmp_path
     assert "With one seed" not in second.why  # once is enough
 
 
+def test_what_is_level_with_the_best_is_not_called_below_it(tmp_path):
+    for name, settings in (("a", ()), ("b", ("loss.mse=1",))):
+        made_up_run(tmp_path / "runs" / name, 0, 40.0, *settings)
+    first = answers(part_of(tmp_path / "runs"))[0]
+    assert first.lead.endswith("is level.")
+    assert "0.0 points" not in first.lead
+
+
 def test_runs_that_say_nothing_of_classes_are_answered_by_their_space(tmp_path):
     for name, near in (("a", 0.5), ("b", 0.75)):
         folder = tmp_path / "runs" / name
