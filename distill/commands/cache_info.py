@@ -46,6 +46,16 @@ def info(cache: Path, as_json: bool) -> None:
     ]
     table("splits", names, splits)
     print_left_out(there.left_out)
+    _print_columns(there)
+    _print_banks(there)
+    writers = ", ".join(w.writer for w in there.writers) or "none"
+    made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
+    click.echo(printable(f"writers: {writers}; {'; '.join(made)}; {in_bytes(there.bytes)} in all"))
+
+
+def _print_columns(there: CacheInfo) -> None:
+    """Say what is kept of every image; what made it only where that is not the same of all."""
+    names = ["column", "groups", "rows", "size", "teacher", "settings", "made with"]
     columns = [
         [
             *(c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), in_bytes(c.bytes), c.teacher),
@@ -53,11 +63,8 @@ def info(cache: Path, as_json: bool) -> None:
         ]
         for c in there.columns
     ]
-    table("columns", ["column", "groups", "rows", "size", "teacher", "settings", "made with"], columns)
-    _print_banks(there)
-    writers = ", ".join(w.writer for w in there.writers) or "none"
-    made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
-    click.echo(printable(f"writers: {writers}; {'; '.join(made)}; {in_bytes(there.bytes)} in all"))
+    kept = len(names) if len({row[-1] for row in columns}) > 1 else len(names) - 1
+    table("columns", names[:kept], [row[:kept] for row in columns])
 
 
 def _print_sources(there: CacheInfo) -> None:

@@ -16,6 +16,8 @@ from distill.sweep.run import (
 )
 from distill.sweep.together import groups_of, what_parts
 
+GRID = "[grid]\nloss.mse = [0, 1]\n"
+
 
 def test_a_grid_has_every_combination_times_seeds(written):
     sweep = load_sweep(
@@ -137,9 +139,9 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, message, writte
 @pytest.mark.parametrize(
     ("text", "setting", "status", "message"),
     [
-        ("", "data.see=0", 2, "Error: --set data.see=0: data.see is not a setting"),
-        ("", "train.seed=1", 2, "Error: --set train.seed=1: train.seed is among the settings"),
-        ("", "recipe=resnet81", 2, "Error: --set recipe=resnet81: no recipe is called 'resnet81'"),
+        (GRID, "data.see=0", 2, "Error: --set data.see=0: data.see is not a setting"),
+        (GRID, "train.seed=1", 2, "Error: --set train.seed=1: train.seed is among the settings"),
+        (GRID, "recipe=resnet81", 2, "Error: --set recipe=resnet81: no recipe is called 'resnet81'"),
         ("[grid]\nloss.mse = 3\n", "data.see=0", 1, "mine.toml: loss.mse of [grid] is 3"),
     ],
 )
