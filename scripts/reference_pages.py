@@ -16,6 +16,8 @@ PAGES = {
     "reference/api.md": python.page,
     **notebooks.pages(),
 }
+# What explains comes first in the search, before what only has the word: tables, changes, how to contribute.
+SEARCH_BOOST = {"tutorials/": 2, "how-to/": 2, "concepts/": 2, "help/": 2, "measured/": 0.3, "project/": 0.3}
 
 
 def on_files(found: Files, config: Any) -> Files:
@@ -29,6 +31,9 @@ def on_files(found: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to files of the repository, which are right in the repository, be right in the site."""
+    for folder, boost in SEARCH_BOOST.items():
+        if page.file.src_uri.startswith(folder):
+            page.meta["search"] = {"boost": boost}
     return project.linked(markdown, page.file.src_uri)
 
 

@@ -78,7 +78,7 @@ def _opener(name: str, head: bytes) -> Callable[[BinaryIO, str], ImageFile.Image
         try:
             from pillow_heif import HeifImageFile
         except ImportError:
-            raise NotDecoded("HEIC pictures take pillow-heif: pip install 'distill[heif]'") from None
+            raise NotDecoded("HEIC pictures take pillow-heif: pip install pillow-heif") from None
         return HeifImageFile
     Image.preinit()
     if name not in Image.OPEN:

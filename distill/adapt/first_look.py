@@ -10,6 +10,7 @@ from cache.runtime.errors import UserError
 from distill.adapt.names import Names, read_names
 from distill.adapt.options import AdaptOptions
 from distill.adapt.photos import Photos, look
+from distill.deploy.onnx_door import check_can_export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,12 @@ class FirstLook:
 
 
 def first_look(options: AdaptOptions) -> FirstLook:
-    """Look at all that was given; UserError if a name, the photos, the cache or ``out`` will not do."""
+    """Look at all that was given; UserError if a name, the photos, the cache or ``out`` will not do.
+
+    Or if what writes a model is not installed: the teacher may take hours until that is asked for.
+    """
     began, options = time.perf_counter(), options.anywhere()
+    check_can_export()
     _check_out(options)
     if options.names is None:
         assert options.cache is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import NAME as MODEL_JSON
 from distill.deploy.model import Model
+from distill.deploy.onnx_door import check_can_export
 from distill.deploy.predict import predict
 from distill.record.run_files import CONFIG
 from distill.settings import load_recipe, with_part
@@ -77,8 +77,10 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, progress: Progre
     )
     places = {"pictures": data, "cache": cache, "run": run, "model": out / "model"}
     result = {"accuracy": told(summary), "calibration": calibration_of(summary)}
-    if find_spec("onnxruntime") is None:
-        progress.note('no model is written without onnxruntime: pip install "distill[export]"')
+    try:
+        check_can_export()
+    except UserError as error:
+        progress.note(f"no model is written: {error}")
         del places["model"]
     else:
         result |= asked(run, places["model"], out, progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ PARTS: dict[str, dict[int, str]] = {
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
 LONGEST_VARINT = 10
+
+
+def check_can_export() -> None:
+    """Raise a UserError if a package that an export takes is not installed; none is imported."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise missing_package(ModuleNotFoundError(name=name), extra="export")
 
 
 def import_onnxruntime() -> Any:

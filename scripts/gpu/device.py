@@ -30,9 +30,10 @@ def images(work: Work) -> None:
 
 def neighbours(work: Work) -> None:
     """Search the nearest texts by FAISS and by torch, and say whether they find the same."""
-    small = {"images": 10, "embed_dim": 8, "rows": 40, "batch_size": 4, "rounds": 1} if work.small else {}
+    small = {"images": 10, "embed_dim": 8, "rows": 40, "batch_size": 4, "rounds": 1, "threads": 1}
     args = arguments(
-        of_neighbours.OPTIONS, **{"device": str(work.device), "threads": 8, "images": 4096} | small
+        of_neighbours.OPTIONS,
+        **{"device": str(work.device), "threads": 8, "images": 4096} | (small if work.small else {}),
     )
     try:
         searched = flavour()

@@ -25,7 +25,6 @@ NEEDED = (
         "safetensors",
         "tensorboard",
         "timm",
-        "torchmetrics",
         "torchvision",
         "webdataset",
     ),
@@ -38,7 +37,7 @@ OF_TESTS = ("pytest",)
 NEXT = (
     *("absl-py", "contourpy", "cycler", "fonttools", "kiwisolver", "protobuf", "pyparsing"),
     *("python-dateutil", "six"),
-    *("anyio", "ftfy", "h11", "httpcore2", "httpx2", "idna", "iniconfig", "lightning-utilities"),
+    *("anyio", "ftfy", "h11", "httpcore2", "httpx2", "idna", "iniconfig"),
     *("markdown-it-py", "mdurl", "packaging", "pluggy", "pygments", "pyyaml", "regex", "tqdm"),
     *("truststore", "typing-extensions", "wcwidth"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_photos_and_names_become_a_model_that_is_judged_and_that_research_goes_o
     assert {label["label"] for label in json.loads(answers)["labels"]} == {*NAMES.split()}
     run("evaluate", model / "work" / made["shipped"])
     run("cache", "verify", model / "work" / "cache")
+
+
+def test_without_the_packages_that_write_a_model_it_is_said_before_the_teacher_looks(
+    asked, tmp_path, monkeypatch
+):
+    elsewhere = [str(tmp_path), *(path for path in sys.path if "-packages" not in path)]
+    monkeypatch.setattr(sys, "path", elsewhere)
+    monkeypatch.delitem(sys.modules, "onnx", raising=False)
+    done = run(*asked, status=1)
+    assert """onnx is not installed. Fix: run 'pip install ".[export]"'""" in done.stderr
+    assert not (tmp_path / "model").exists()
 
 
 def test_without_a_single_label_the_teachers_answers_are_the_yardstick_and_that_is_said(
