@@ -283,6 +283,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_2, "--weight-decay", "1"], 2, "Did you mean '--set optim.weight_decay='?"),
         ([*STAGE_2, "--num-workers", "1"], 2, "Did you mean '--set data.workers='?"),
         (["predict", ".", "x.jpg", "--json"], 2, "Did you mean '--format'?"),
+        (["adapt", ".", "--out", "x", "--names", "a,b"], 2, "write the names to a file, one a line"),
         ([*STAGE_2, "--baseline"], 2, "Did you mean '--closed-set'?"),
         ([*STAGE_2, "--model", "resnet18"], 2, "Did you mean '--arch'?"),
         (["export", ".", "--out", "x", "--neighbours", "3"], 2, "Did you mean '--nearest-images'?"),

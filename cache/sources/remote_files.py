@@ -273,7 +273,7 @@ def _failure(place: str, error: BaseException) -> tuple[Exception, bool]:
     if isinstance(error, FileNotFoundError) or code in (404, 410):
         return FileNotFoundError(errno.ENOENT, "is not there", place), False
     if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        return PermissionError(errno.EACCES, f"is refused ({reason_of(error)})", place), False
+        return PermissionError(errno.EACCES, f"refused: {reason_of(error)}", place), False
     if 400 <= code < 500 and code not in _BUSY:
         return PermissionError(errno.EACCES, f"the server answers {code}", place), False
     if isinstance(error, ValueError) and not code:  # it is asked of no server at all

@@ -10,8 +10,8 @@ import click
 from cache.runtime.errors import printable
 from distill.commands.options import (
     EXISTING_FOLDER,
-    FILE,
     FOLDER,
+    NAMES_FILE,
     WEIGHTS,
     code_option,
     device_option,
@@ -45,7 +45,7 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
 
 @click.command()
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
-@option("--names", "The names to tell apart, one a line.", FILE)
+@option("--names", "The names to tell apart, one a line.", NAMES_FILE)
 @option(
     "--out",
     "The model's folder; its work/ keeps cache and runs. Run again, it goes on.",

@@ -121,8 +121,9 @@ def repair(cache: Path, compact: bool, as_json: bool) -> None:
         for check in done.removed:
             click.echo(printable(f"taken out: {check.file} ({check.problem})"))
     if done.commands:
+        files = "a file was" if len(done.removed) == 1 else f"{len(done.removed):,} files were"
         raise UserError(
-            f"{cache} is not whole ({len(done.removed)} files were taken out)",
+            f"{cache} is not whole ({files} taken out)",
             fix="run the command again that made it, with all that it was given: "
             f"{'; then '.join(done.commands)}",
         )

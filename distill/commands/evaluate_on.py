@@ -10,7 +10,7 @@ import click
 
 from cache.runtime.errors import printable, some_of
 from distill.commands.options import (
-    FILE,
+    NAMES_FILE,
     given_options,
     label2text_option,
     model_teacher_options,
@@ -35,7 +35,9 @@ on_options = options(
         "Judge zero-shot on these labelled images; [SPLIT=]SOURCE, repeatable.",
         multiple=True,
     ),
-    option("--names names_file", "--on: the classes that compete, one a line  [default: the images']", FILE),
+    option(
+        "--names names_file", "--on: the classes that compete, one a line  [default: the images']", NAMES_FILE
+    ),
     template_option("; of --on  [default: the bank's]"),
     label2text_option,
     model_teacher_options,

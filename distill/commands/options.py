@@ -22,6 +22,16 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _NamesFile(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "," in value and not Path(value).exists():
+            self.fail(f"no file is called {value!r}. Fix: write the names to a file, one a line.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+NAMES_FILE = _NamesFile(exists=True, dir_okay=False, path_type=Path)
 # What torch takes as a seed, and TOML writes.
 LARGEST = 2**63 - 1
 SEED = click.IntRange(0, LARGEST)

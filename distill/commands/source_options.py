@@ -9,7 +9,7 @@ import click
 
 from cache.runtime import machine_limits as bounds
 from cache.runtime.errors import UserError
-from distill.commands.options import FILE, option, options
+from distill.commands.options import NAMES_FILE, option, options
 
 if TYPE_CHECKING:
     from cache.sources.source_options import SourceOptions
@@ -55,7 +55,7 @@ label_options = options(
 """How the labels of a source are found, and its columns."""
 
 class_names_option = option(
-    "--names names_file", "Names of classes that are given as numbers, one a line.", FILE
+    "--names names_file", "Names of classes that are given as numbers, one a line.", NAMES_FILE
 )
 
 source_options = options(
