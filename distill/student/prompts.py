@@ -116,7 +116,8 @@ def open_tower(cache: EmbeddingCache, device: torch.device) -> TextTower:
     """Return the text tower of a cache's teacher, through which prompts are learnt; UserError without one."""
     model = cache.teacher_spec.model
     kept = own_code_in(model) is None and not model.startswith(TIMM) and not cache.is_imported
-    fix = KEEP if kept else f"no cache keeps one of {model}: learn no prompts from it (leave --prompts out)."
+    whose = "an imported cache has none" if cache.is_imported else f"no cache keeps one of {model}"
+    fix = KEEP if kept else f"{whose}: learn no prompts from it (leave --prompts out)."
     return TextTower.load(cache.path, files=cache.text_tower, device=device, fix=fix)
 
 

@@ -167,7 +167,8 @@ def test_verify_and_info_know_of_it(two):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     bad = [check.file for check in verify_cache(two.path) if check.problem]
     assert bad == ["rows/train-00000/second.image_embedding.h5"]
-    assert "other teachers: second" in CliRunner().invoke(cli.main, ["cache", "info", str(two.path)]).output
+    told = json.loads(CliRunner().invoke(cli.main, ["cache", "info", str(two.path), "--json"]).output)
+    assert [one["teacher"] for one in told["every_teacher"]] == ["main", "second"]
 
 
 def test_another_format_carries_it_along(two, tmp_path):
