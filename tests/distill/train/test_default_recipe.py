@@ -60,11 +60,11 @@ def test_what_does_not_fit_a_recipe_that_nobody_named_says_so():
         config_of("head-first", ("data.see=1",), named=False)
 
 
-def test_first_weights_that_cannot_be_had_are_one_line_before_any_work(cached, tmp_path, monkeypatch):
+def test_first_weights_that_cannot_be_had_are_one_line_before_any_work(cached, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
-    words = ["train", str(cached.path), "--out", str(tmp_path / "run")]
+    words = ["train", str(cached.path), "--data", str(photos), "--out", str(tmp_path / "run")]
     for more in (["--arch", "timm:test_resnet"], ["--arch", "resnet18"], ["--start", "nowhere.pt"]):
         ended = CliRunner().invoke(cli.main, [*words, *more])
         assert ended.exit_code == 1
