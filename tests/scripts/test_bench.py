@@ -35,7 +35,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
     "sources": ([*PHOTOS, "--workers", 0], ["images/s", "beside the folder", "equal rows"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
-    "commands": (["--classes", 2, "--images", 8], ["command", "processor time"]),
+    "commands": (["--classes", 2, "--images", 8], ["processor time"]),
     "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
     "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "new rows"]),
     "streaming": (
