@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 BYTES = "bytes"
+UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def in_bytes(count: float) -> str:
-    """Return a number of bytes in the unit that fits it: 1.7 GB, 22.7 MB, 0.0 MB."""
-    unit, digits = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
-    return f"{count / unit:,.1f} {digits}"
+    """Return a number of bytes in the unit that fits it: 1.7 GB, 22.7 MB, 3.1 kB."""
+    unit, name = next(((unit, name) for unit, name in UNITS if count >= unit), UNITS[-1])
+    return f"{count / unit:,.1f} {name}"
 
 
 def in_time(seconds: float) -> str:
