@@ -12,6 +12,7 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,21 @@ def installed(wheel: Path) -> Path:
         ).stdout.strip()
     )
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(env)]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    # Not of the tests' own path: to pip a checkout that lies there is installed already.
+    command = [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(command, check=True, cwd=wheel.parent, env=without_python(os.environ))
     # Of a folder on the path no .pth is read, and so no checkout that is installed there is found.
     (packages / "libraries.pth").write_text(f"{LIBRARIES}\n")
     return env
 
 
+def without_python(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+
+
 def run(env: Path, *words: object, cwd: Path) -> str:
     """Run a program of the environment in another folder; return what it prints."""
-    clean = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON")}
+    clean = without_python(os.environ)
     command = [str(env / "bin" / str(words[0])), *map(str, words[1:])]
     done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout, done.stderr)

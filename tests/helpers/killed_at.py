@@ -17,8 +17,16 @@ from distill.adapt.run import adapt
 class Killed(LineProgress):
     def note(self, message: str) -> None:
         super().note(message)
-        if text in message:
-            os.kill(os.getpid(), signal.SIGKILL)
+        end_at(message)
+
+    def start(self, total: int | None, what: str | None = None, unit: str | None = None) -> None:
+        super().start(total, what, unit)
+        end_at(f"{what}:")
+
+
+def end_at(said: str) -> None:
+    if text in said:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
