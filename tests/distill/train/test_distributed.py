@@ -54,7 +54,7 @@ def test_a_lost_process_is_named_in_one_line(cached, photos, tmp_path):
     words = train(cached, photos, tmp_path / "run", "train.epochs=500")
     done = subprocess.run(loses_second("forward", 400, words), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "another process of this torchrun was lost" in done.stderr
+    assert "another process of this torchrun was lost" in done.stderr, done.stderr
     assert "distill/train/distributed.py" not in done.stderr
 
 
