@@ -40,11 +40,11 @@ def test_every_name_is_there_and_none_needs_torch_before_it_is_used():
 
 def test_predicting_needs_no_torch(exported):
     code = (
-        "import sys, distill, numpy; m = distill.load_model(sys.argv[1]);"
-        "m.predict(numpy.zeros((9, 8, 3), dtype='uint8')); print('torch' in sys.modules)"
+        "import sys; sys.modules['torch'] = None; import distill, numpy;"  # as where it is not installed
+        "m = distill.load_model(sys.argv[1]); print(m.predict(numpy.zeros((9, 8, 3), dtype='uint8')).answer)"
     )
     done = subprocess.run([sys.executable, "-c", code, exported], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "False\n", done.stderr
+    assert done.stdout.strip() in {*distill.load_model(exported).labels}, done.stderr
 
 
 def test_its_options_are_those_of_the_commands():
