@@ -199,13 +199,8 @@ def _from_local_dir(model: str) -> TeacherSource:
 
 
 def _from_hub(model: str) -> TeacherSource:
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    repository = model.removeprefix(HF_HUB)
     try:
-        fetch_repository(repository)
-        with quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(repository))
+        weights = fetch_repository(model.removeprefix(HF_HUB))
     except Exception as error:  # the hub's client has a family of errors of its own
         raise unreachable(model, error) from error
     return _with_own_config(model, _config_file(model), weights, folder=None)
