@@ -24,7 +24,7 @@ from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
 from cache.teacher.fetched import fetch_pretrained, fetch_repository
-from cache.teacher.kinds import KINDS, near_teachers
+from cache.teacher.kinds import open_clip_name
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.state_files import check_asked, is_torchscript
 from cache.teacher.weight_files import checked_sha256
@@ -84,17 +84,6 @@ def model_config(model: str) -> dict[str, Any]:
     if model.startswith((LOCAL_DIR, HF_HUB)):
         return resolve(model, None).config
     return dict(get_model_config(open_clip_name(model)))
-
-
-def open_clip_name(model: str) -> str:
-    """Return open_clip's name of a model; UserError with near names where there is none."""
-    name = model.replace("/", "-")
-    if name not in open_clip.list_models():
-        raise UserError(
-            f"no teacher is called {model!r}",
-            fix=f"{near_teachers(name)}give {KINDS}.",
-        )
-    return name
 
 
 def hub_name(model: str, pretrained: str) -> str:
