@@ -93,7 +93,7 @@ def test_a_decoding_worker_that_is_killed_is_one_line_and_the_same_command_goes_
         (RuntimeError("CUDA error: out of memory"), OutOfDeviceMemory, "GPU"),
         (RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED"), OutOfDeviceMemory, "GPU"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), OutOfDeviceMemory, "GPU"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes."), OutOfMemory, "(4.00 GB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes."), OutOfMemory, "(4.0 GB"),
         (MemoryError(), OutOfMemory, "the computer's memory is full."),
         (MemoryError("Unable to allocate 29.8 GiB for an array with shape (4, 5)"), OutOfMemory, "(29.8 GiB more"),
         (OSError(12, "Cannot allocate memory"), OutOfMemory, "the computer's memory"),
