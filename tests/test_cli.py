@@ -291,6 +291,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["train", "run", "--out", "x"], 1, "run is not a cache (it is a run)"),
         (["predict", "run", "x.jpg"], 1, "run is not an exported model (it is a run)"),
         ([*STAGE_2, "-b", "8"], 2, "'--batch-size'"),
+        ([*STAGE_2, "--bs", "8"], 2, "Did you mean '--batch-size'?"),
         ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )

@@ -15,15 +15,20 @@ def with_option_meant(error: click.NoSuchOption) -> click.NoSuchOption:
 
 
 def _meant(error: click.NoSuchOption) -> str:
-    """Return which options another may mean (-b --batch-size), '' where click says it."""
+    """Return which options another may mean (-b or --bs --batch-size), '' where click says it, or nobody."""
     name, params = error.option_name.strip("-"), error.ctx.command.params if error.ctx else ()
     there = [option.strip("-") for param in params for option in param.opts]
     if (word := other_word(name, there)) is not None:
         return f"'--{word}'"
     if "set" in there and (setting := setting_called(name)):
         return f"'--set {setting}='"
-    if error.possibilities:
-        return ""
-    initials = "".join(word[:1] for word in name.split("-"))
-    means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
+    means = [
+        one
+        for one in there
+        if (one.startswith(name) if len(name) == 1 else one == _initials(name) or name == _initials(one))
+    ]
     return ", ".join(f"'--{one}'" for one in means)
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("-"))
