@@ -144,11 +144,11 @@ class Program(Commands):
             except BaseException as error:
                 stay_until_said()
                 if isinstance(error, click.NoSuchOption):
-                    raise import_module("distill.commands.meant").with_option_meant(error) from None
+                    error = import_module("distill.commands.meant").with_option_meant(error)
                 command = ctx.meta.get("distill.command", "")
                 explained = _explained(error, command, debug=ctx.params.get("debug", False))
                 if explained is None:
-                    raise
+                    raise error
             # Out here, where nothing holds the error any more: its frames keep files open, and where handles
             # are what is missing, Python's own cleaning up at the exit would fail for want of one.
             gc.collect()
