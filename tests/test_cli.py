@@ -306,9 +306,7 @@ def test_bad_input_is_one_line_and_the_right_status(words, status, message, tmp_
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize(
-    "words", [["cache", "info", "."], ["cache", "infos", "."], [*STAGE_2, "--learning-rate", "1"]]
-)
+@pytest.mark.parametrize("words", [["cache", "info", "."], ["cache", "infos", "."], [*STAGE_2, "--wd", "1"]])
 def test_all_processes_of_torchrun_but_the_first_begin_their_errors_with_their_rank(
     words, tmp_path, monkeypatch
 ):
