@@ -28,7 +28,7 @@ if sys.platform == "darwin":
 
 import click
 
-from cache.runtime.errors import UserError, nearest_names, other_word, printable
+from cache.runtime.errors import UserError, nearest_names, printable
 from cache.runtime.no_home import settle
 from cache.runtime.numbers_alone import for_this_process
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
@@ -143,13 +143,12 @@ class Program(Commands):
                 return super().invoke(ctx)
             except BaseException as error:
                 stay_until_said()
-                if isinstance(error, click.NoSuchOption) and (meant := _meant(error)):
-                    message = f"{error.message} Did you mean {meant}?"
-                    raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
+                if isinstance(error, click.NoSuchOption):
+                    error = import_module("distill.commands.meant").with_option_meant(error)
                 command = ctx.meta.get("distill.command", "")
                 explained = _explained(error, command, debug=ctx.params.get("debug", False))
                 if explained is None:
-                    raise
+                    raise error
             # Out here, where nothing holds the error any more: its frames keep files open, and where handles
             # are what is missing, Python's own cleaning up at the exit would fail for want of one.
             gc.collect()
@@ -190,32 +189,6 @@ def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str,
     from distill.commands.memory import told_of
 
     return str(told_of(told, command, keeps=keeps)), told.status
-
-
-def _meant(error: click.NoSuchOption) -> str:
-    """Return which options another may mean (-b --batch-size), '' where click says it."""
-    name = error.option_name.strip("-")
-    there = (
-        [option.strip("-") for param in error.ctx.command.params for option in param.opts]
-        if error.ctx
-        else []
-    )
-    if (word := other_word(name, there)) is not None:
-        return f"'--{word}'"
-    if "set" in there and (setting := _setting(name)):
-        return f"'--set {setting}='"
-    if error.possibilities:
-        return ""
-    initials = "".join(word[:1] for word in name.split("-"))
-    means = [one for one in there if (one.startswith(name) if len(name) == 1 else one == initials)]
-    return ", ".join(f"'--{one}'" for one in means)
-
-
-def _setting(name: str) -> str:
-    """Return which setting has an option's name as its last word, '' if none."""
-    from distill.settings import setting_called
-
-    return setting_called(name)
 
 
 @click.group(

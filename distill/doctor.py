@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cache.runtime.amounts import BYTES, counted, in_bytes, rate_of
+
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "h5py", "numpy", "pillow", "webdataset")
 EXTRAS = ("ray", "wandb", "mlflow", "openai", "transformers", "onnxruntime", "fastapi")
@@ -125,7 +127,7 @@ def _gpus() -> list[Finding] | Finding:
     for number, card in enumerate(found):
         peak = f"{card.peak:g} TFLOP/s dense at most" if card.peak else "peak not known here"
         text = f"{card.name}, capability {card.capability[0]}.{card.capability[1]}, {peak}"
-        text += f", {card.free / 1e9:.0f} of {card.total / 1e9:.0f} GB free"
+        text += f", {counted(card.free, card.total, BYTES)} free"
         dtype = "bfloat16" if card.bfloat16 else "float16"
         findings.append(Finding(name=f"GPU {number}", text=f"{text}; precision auto is {dtype}"))
     software = f"{built}; driver {driver() or 'of unknown version'}, CUDA {driver_cuda() or 'unknown'}"
@@ -210,7 +212,7 @@ def _shared_memory() -> Finding:
         return Finding(name="shared memory", text="not used on this system")
     free = shutil.disk_usage(where).free
     fix = "give fewer --workers; in a container raise --shm-size."
-    text = f"{free / 1e9:.1f} GB free"
+    text = f"{in_bytes(free)} free"
     return judged("shared memory", text, wrong=free < LEAST_SHARED, fix=fix, state=WARNING)
 
 
@@ -224,7 +226,7 @@ def _disk(folder: Path) -> Finding:
         file.flush()
         os.fsync(file.fileno())
         rate = WRITTEN / (time.perf_counter() - began)
-    text = f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk"
+    text = f"{folder}: {in_bytes(free)} free, {rate_of(rate, BYTES)} written to the disk"
     fix = "1.5 GB hold the rows of a million images of ViT-L/14."
     return judged("disk", text, wrong=free < LEAST_FREE, fix=fix, state=WARNING)
 

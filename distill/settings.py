@@ -7,18 +7,42 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cache.runtime.atomic_files import read_text
-from cache.runtime.errors import UserError, WrongOption, nearest_names, other_word, reason_of
+from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
 from distill.config import RoboticsConfig, RunConfig
 from distill.config_fields import require
 
 T = TypeVar("T")
 RECIPES = Path(__file__).parent / "recipes"
+# What other programs, and other commands here, call our settings and options.
+OTHER_WORDS = {
+    "backbone": "arch",
+    "baseline": "closed_set",
+    "config": "recipe",
+    "gpu": "device",
+    "img_size": "image_size",
+    "json": "format",
+    "learning_rate": "lr",
+    "model": "arch",
+    "neighbours": "nearest_images",
+    "neighbors": "neighbours",
+    "num_workers": "workers",
+    "output": "out",
+    "output_dir": "out",
+    "pretrained": "start",
+    "resolution": "image_size",
+    "scheduler": "schedule",
+    "student": "arch",
+    "texts": "text_share",
+    "views": "replay_views",
+    "wd": "weight_decay",
+    "weights": "start",
+}
 EXAMPLES = {int: "10", float: "0.5", bool: "true", str: '"name"'}
 
 
@@ -173,6 +197,13 @@ def _meant(name: str, names: Sequence[str]) -> str:
     if here or not near:
         return f"{near}settings here are {', '.join(here or names)}."
     return f"{near}a setting is written section.key, as 'distill recipes head-first' prints them."
+
+
+def other_word(name: str, choices: Iterable[str]) -> str | None:
+    """Return which of some options or settings goes by another word, ``section.`` before it; None: none."""
+    section, dot, last = name.casefold().replace("-", "_").rpartition(".")
+    meant = section + dot + OTHER_WORDS.get(last, "")
+    return next((choice for choice in choices if choice.replace("-", "_") == meant), None)
 
 
 def setting_called(name: str) -> str:

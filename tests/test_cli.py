@@ -291,6 +291,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["train", "run", "--out", "x"], 1, "run is not a cache (it is a run)"),
         (["predict", "run", "x.jpg"], 1, "run is not an exported model (it is a run)"),
         ([*STAGE_2, "-b", "8"], 2, "'--batch-size'"),
+        ([*STAGE_2, "--bs", "8"], 2, "Did you mean '--batch-size'?"),
         ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )
@@ -305,7 +306,7 @@ def test_bad_input_is_one_line_and_the_right_status(words, status, message, tmp_
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("words", [["cache", "info", "."], ["cache", "infos", "."]])
+@pytest.mark.parametrize("words", [["cache", "info", "."], ["cache", "infos", "."], [*STAGE_2, "--wd", "1"]])
 def test_all_processes_of_torchrun_but_the_first_begin_their_errors_with_their_rank(
     words, tmp_path, monkeypatch
 ):

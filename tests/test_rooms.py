@@ -62,7 +62,6 @@ DOORS = {
         *(
             f"cache/teacher/{name}.py"
             for name in (
-                "kinds",
                 "open_clip_teacher",
                 "templates",
                 "open_clip_texts",

@@ -30,6 +30,19 @@ WRONG = [
     (["cache-features", "empty", "--out", "new", *TEACHER], "holds no picture"),
     (["cache-features", "photos", "--out", "photos", *TEACHER], "is not a cache"),
     (["cache-features", "photos", "--out", "new", *TEACHER], "nowhere does not exist"),
+    (
+        [
+            "cache-features",
+            "photos",
+            "--out",
+            "new",
+            "--model",
+            "ViT-L-14-quickgleu",
+            "--pretrained",
+            "openai",
+        ],
+        "'ViT-L-14-quickgelu'",
+    ),
     (["cache-features", "photos", "--out", "new", "--modle", "x"], "No such option"),
     (["adapt", "nowhere", "--names", "names.txt", "--out", "new"], "nowhere"),
     (["caption", "nowhere", "--model", "x"], "nowhere does not exist"),
@@ -76,3 +89,13 @@ def test_what_is_wrong_is_said_before_a_heavy_library_is_imported(number, ends):
     assert status in (1, 2)
     assert WRONG[number][1] in said
     assert imported == []
+
+
+def test_windows_is_sent_to_wsl_before_anything_is_imported():
+    code = "import sys; sys.platform = 'win32'; import cli"
+    ended = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert (
+        ended.stderr
+        == "Error: distill does not run on Windows itself. Fix: run 'wsl --install', and install it in there.\n"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from conftest import ROOT
@@ -14,7 +15,7 @@ import open_clip
 import timm
 from open_clip.factory import get_model_config
 
-from cache.teacher.kinds import near_teachers
+from cache.teacher.kinds import near_teachers, open_clip_models
 
 PAGE = (ROOT / "docs/how-to/teachers.md").read_text(encoding="utf-8")
 ROWS = [
@@ -60,6 +61,12 @@ def test_every_number_on_the_page_has_a_source_and_every_licence_a_place():
             assert f"\n- [{mark}] " in PAGE
         assert re.search(r"\[\w+\]", row[8 if row in OF_OPEN_CLIP else 7])
         assert re.search(r"\[\d+\]$", row[-1])
+
+
+def test_the_names_of_open_clips_models_are_known_without_importing_it(monkeypatch):
+    own = sorted(open_clip.list_models())
+    monkeypatch.delitem(sys.modules, "open_clip")
+    assert open_clip_models() == own
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cache.sources.samples import DataFolder
 from cache.sources.source_options import SourceOptions
 from cache.store.manifest import check_is_cache_or_empty
 from cache.store.spec import LOCAL_DIR
+from cache.teacher.kinds import open_clip_name
 from cache.teacher.model_files import config_of
 
 
@@ -37,7 +38,7 @@ def first_look(
     ------
     UserError
         If there is nothing to learn from, a class is on both sides, ``out`` is a folder of something else, or
-        the teacher's folder is none.
+        there is no such teacher.
     """
     check_used(given, sources)
     if world_size() > 1:
@@ -45,9 +46,16 @@ def first_look(
     folder = open_data(given, sources)
     check_splits(folder, shared_classes=shared_classes, label2text=label2text, support_views=support_views)
     check_is_cache_or_empty(out)
+    check_model(model)
+    return folder
+
+
+def check_model(model: str) -> None:
+    """Make sure that there may be a teacher of that name; UserError for no folder, and no name at all."""
     if model.startswith(LOCAL_DIR):
         config_of(model)
-    return folder
+    elif ":" not in model:  # own code is looked at when it is run
+        open_clip_name(model)
 
 
 def check_splits(

@@ -176,6 +176,7 @@ def _sources(manifest: Manifest) -> Iterable[SourceInfo]:
 
 def _teachers(manifest: Manifest, columns: Sequence[ColumnInfo]) -> Iterable[TeacherInfo]:
     rows = {column.column: column.rows for column in columns}
+    rows.setdefault(IMAGES, rows.get(SAMPLES, 0))  # which has the first teacher's rows in its tars
     for name, spec in manifest.teacher_specs.items():
         own = manifest.of_teacher(name)
         yield TeacherInfo(

@@ -7,16 +7,19 @@ A list is a text file of ``SPLIT/CLASS/FILE`` lines, one for each split: ``train
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.progress import Progress, counting
 from cache.sources.class_texts import read_lines
 from cache.sources.decoding import ENDINGS
-from cache.sources.folder_walk import is_picture_name
+from cache.sources.folder_walk import is_picture_name, joined
 from cache.sources.splits import FOLDERS, LABELLED
 
+# Of images that are listed so many are told of at once.
+COUNTED = 1000
 # Maps a list's class and file to the image's path below the archive's image folder.
 Finder = Callable[[str, str], str]
 
@@ -149,28 +152,27 @@ def _read_list(path: Path, folder: str) -> list[str]:
     return keys
 
 
-def images_below(root: Path) -> list[str]:
-    """Return the paths of all images below ``root``, relative to it, with ``/``, sorted.
+def images_below(root: Path) -> Iterator[str]:
+    """Yield the paths of all images below ``root``, relative to it, with ``/``.
 
     Hidden files and folders are left out; links to folders are followed, for big sets are often linked
     together from several disks.
     """
-    images = []
     for where, folders, files in os.walk(root, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        below = Path(where).relative_to(root)
-        images += [(below / file).as_posix() for file in files if is_picture_name(file)]
-    return sorted(images)
+        below = Path(where).relative_to(root).as_posix()
+        yield from (joined("" if below == "." else below, file) for file in files if is_picture_name(file))
 
 
 def sort_out(
-    archive: Archive, lists: Mapping[str, list[str]]
+    archive: Archive, lists: Mapping[str, list[str]], progress: Progress
 ) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
     """Return ``{split: {CLASS/FILE: path below the image folder}}``, the missing and the surplus images.
 
     Missing ones are ``SPLIT/CLASS/FILE``, surplus ones paths below the image folder that no list names.
     """
-    there = set(images_below(archive.root))
+    progress.start(None)
+    there = set(counting(progress, images_below(archive.root), at_once=COUNTED))
     placed: dict[str, dict[str, str]] = {split: {} for split in lists}
     missing, named = [], set()
     for split, keys in lists.items():

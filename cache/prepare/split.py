@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from cache.prepare.published_splits import open_archive, read_lists, sort_out
+from cache.prepare.published_splits import COUNTED, open_archive, read_lists, sort_out
 from cache.prepare.split_list import SplitPlan, SplitSummary, first_few, write_split
 from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.progress import Progress, Silent, counting
 from cache.sources.class_texts import read_lines
 from cache.sources.data import open_data
 from cache.sources.folder_listing import is_utf8
@@ -27,10 +28,11 @@ from cache.sources.source_options import AS_THEY_ARE
 from cache.sources.splits import LABELLED, POOL
 
 
-def split_images(source: Path, out: Path, **given: Any) -> SplitSummary:
+def split_images(source: Path, out: Path, *, progress: Progress | None = None, **given: Any) -> SplitSummary:
     """Split in the way that the arguments say: by ``lists``, by ``ood_classes``, else by a ratio.
 
-    ``out`` is the list that is written; run again, the same command leaves it as it is.
+    ``out`` is the list that is written; run again, the same command leaves it as it is. ``progress`` is told
+    of the images that are sorted into splits.
 
     Raises
     ------
@@ -38,10 +40,12 @@ def split_images(source: Path, out: Path, **given: Any) -> SplitSummary:
         If the images cannot be split so, or ``out`` is something else.
     """
     by = by_lists if "lists" in given else by_classes if "ood_classes" in given else by_ratio
-    return write_split(by(source, **given), out)
+    return write_split(by(source, progress or Silent(), **given), out)
 
 
-def by_lists(source: Path, *, dataset: str, lists: Path, allow_missing: bool = False) -> SplitPlan:
+def by_lists(
+    source: Path, progress: Progress, *, dataset: str, lists: Path, allow_missing: bool = False
+) -> SplitPlan:
     """Plan the split of one of the six data sets as the published lists say.
 
     ``dataset`` is one of ``cache.prepare.published_splits.LAYOUTS``, in any case, and ``source`` the folder
@@ -56,7 +60,7 @@ def by_lists(source: Path, *, dataset: str, lists: Path, allow_missing: bool = F
     if not source.is_dir():
         raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
     archive = open_archive(source, dataset)
-    images, missing, surplus = sort_out(archive, read_lists(lists))
+    images, missing, surplus = sort_out(archive, read_lists(lists), progress)
     if missing and not allow_missing:
         raise UserError(
             f"{archive.root} lacks images that the lists name: {first_few(missing)}",
@@ -67,7 +71,9 @@ def by_lists(source: Path, *, dataset: str, lists: Path, allow_missing: bool = F
     return SplitPlan(root=archive.root, images=images, texts=lists, left_out=left_out)
 
 
-def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
+def by_ratio(
+    source: Path, progress: Progress, *, ood: float = 0.5, id_test: float = 0.3, seed: int = 0
+) -> SplitPlan:
     """Plan a split of ``SOURCE/CLASS/**/FILE`` by drawing OOD classes and held-out images.
 
     ``ood`` is the share of the classes that are OOD, ``id_test`` the share of each other class's images that
@@ -80,7 +86,7 @@ def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int 
     """
     if not 0 < ood < 1:
         raise UserError(f"the OOD share is {ood}", fix="give a share between 0 and 1, such as 0.5.")
-    images = _images_of(source)
+    images = _images_of(source, progress)
     by_class = images.by_class
     count = _share(ood, len(by_class))
     if not 0 < count < len(by_class):
@@ -93,7 +99,9 @@ def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int 
     return _plan(source, images, {names[i] for i in drawn}, (id_test, seed))
 
 
-def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
+def by_classes(
+    source: Path, progress: Progress, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0
+) -> SplitPlan:
     """Plan a split of ``SOURCE/CLASS/**/FILE`` with the classes named in a text file as OOD.
 
     ``ood_classes`` has one class folder a line; blank lines and lines that begin with ``#`` are skipped.
@@ -106,7 +114,7 @@ def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: i
     """
     lines = [line.strip() for line in read_lines(ood_classes)]
     wanted = {line for line in lines if line and not line.startswith("#")}
-    images = _images_of(source)
+    images = _images_of(source, progress)
     by_class = images.by_class
     for name in sorted(wanted - by_class.keys()):
         raise UserError(
@@ -131,7 +139,7 @@ class _Images:
     left_out: tuple[str, ...]
 
 
-def _images_of(source: Path) -> _Images:
+def _images_of(source: Path, progress: Progress) -> _Images:
     """Return the images of class folders, and those of a pool beside them."""
     opened: Mapping[str, Source] = open_image_folder(str(source), AS_THEY_ARE, "")
     if there := [name for name in opened if name not in ("", POOL)]:
@@ -144,8 +152,9 @@ def _images_of(source: Path) -> _Images:
     by_class: dict[str, list[str]] = {}
     pool: dict[str, str] = {}
     odd: list[str] = []
+    progress.start(sum(map(len, opened.values())))
     for split, images in opened.items():
-        for sample in images.all():
+        for sample in counting(progress, images.all(), at_once=COUNTED):
             path = os.path.relpath(sample.where, os.path.abspath(source))
             name, _, file = sample.key.partition("/")
             if not is_utf8(path):

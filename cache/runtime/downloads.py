@@ -19,15 +19,26 @@ BLOCK = 1 << 20
 SECONDS = 60.0
 
 
-def hub_file(repository: str, name: str, *, fetch: bool = True) -> Path:
-    """Return a file of a repository of the Hugging Face hub, from its client's own cache or fetched into it.
+def hub_file(repository: str, *names: str) -> Path:
+    """Return the first of some files that a repository of the Hugging Face hub has.
 
-    Without ``fetch`` nobody is asked for one that is not here. Raises what the hub's client does, which has a
-    family of errors of its own.
+    It comes from the hub's client's own cache, or is fetched into it. A hub that cannot be asked is not asked
+    for each name: then it is the first that is here.
+
+    Raises what the hub's client does, which has a family of errors of its own: EntryNotFoundError where there
+    is none of them.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    return Path(hf_hub_download(repository, name, tqdm_class=_bar_of(name), local_files_only=not fetch))
+    lacks = EntryNotFoundError(f"{repository} has none of {', '.join(names)}")
+    for name in names:
+        away = isinstance(lacks, LocalEntryNotFoundError)
+        try:
+            return Path(hf_hub_download(repository, name, tqdm_class=_bar_of(name), local_files_only=away))
+        except EntryNotFoundError as error:
+            lacks = lacks if away else error
+    raise lacks
 
 
 def url_file(url: str, file: Path, *, begins: str = "") -> Path:

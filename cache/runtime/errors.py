@@ -65,39 +65,6 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
     )
 
 
-# What other programs, and other commands here, call options and settings.
-_OTHER_WORDS = {
-    "backbone": "arch",
-    "baseline": "closed_set",
-    "config": "recipe",
-    "gpu": "device",
-    "img_size": "image_size",
-    "json": "format",
-    "learning_rate": "lr",
-    "model": "arch",
-    "neighbours": "nearest_images",
-    "neighbors": "neighbours",
-    "num_workers": "workers",
-    "output": "out",
-    "output_dir": "out",
-    "pretrained": "start",
-    "resolution": "image_size",
-    "scheduler": "schedule",
-    "student": "arch",
-    "texts": "text_share",
-    "views": "replay_views",
-    "wd": "weight_decay",
-    "weights": "start",
-}
-
-
-def other_word(name: str, choices: Iterable[str]) -> str | None:
-    """Return which of some options or settings goes by another word, ``section.`` before it; None: none."""
-    section, dot, last = name.casefold().replace("-", "_").rpartition(".")
-    meant = section + dot + _OTHER_WORDS.get(last, "")
-    return next((choice for choice in choices if choice.replace("-", "_") == meant), None)
-
-
 def nearest_names(name: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
     choices = [*choices]

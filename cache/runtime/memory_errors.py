@@ -10,6 +10,7 @@ import errno
 import os
 import re
 
+from cache.runtime.amounts import BYTES, in_bytes
 from cache.runtime.errors import Refused, UserError
 
 MORE = "give it more memory (of a container --memory)"
@@ -76,6 +77,6 @@ def _worker_ended(status: int, by: str) -> UserError:
 
 
 def _readable(amount: str) -> str:
-    """Return an amount of memory, bytes in GB."""
+    """Return an amount of memory; bytes in the unit that fits them."""
     number, unit = amount.split()
-    return f"{float(number) / 1e9:.2f} GB" if unit == "bytes" else amount
+    return in_bytes(float(number)) if unit == BYTES else amount

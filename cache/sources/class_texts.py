@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cache.runtime.atomic_files import digest, read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names
-from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
+from cache.sources.splits import FOLDERS
 
 # What a data folder calls its files of texts.
 LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
@@ -312,14 +312,6 @@ def is_key(text: str) -> bool:
     parts = text.split("/")
     odd = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
     return len(parts) > 1 and not odd and "\0" not in text
-
-
-def split_and_key(name: str) -> tuple[str | None, str]:
-    """Split ``SPLIT/CLASS/FILE`` into our split name (None when left out) and ``CLASS/FILE``."""
-    first, _, rest = name.partition("/")
-    if "/" in rest and (first in SPLIT_ALIASES or first in SPLITS):
-        return SPLIT_ALIASES.get(first, first), rest
-    return None, name
 
 
 def read_lines(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ Its files::
 
     spec                      what makes two caches the same
     manifest, manifest_lines  what a cache is, read with suspicion; its size does not grow with its rows
+    listed_cache              what both say of a finished cache, to one of its teachers
     journal, journal_lines    which files are finished, line by line, of every writer
     row_group                 rows that were written together, and what they are of
     digests                   what names rows, however they are grouped

@@ -21,27 +21,19 @@ def fetch_pretrained(config: Mapping[str, Any]) -> None:
     if config.get("file"):
         return
     if repository:  # which open_clip prefers
-        fetch_repository(repository, name)
+        fetch_repository(repository, name or WHOLE)
     elif url:
         folder = Path("~/.cache/clip").expanduser()
         url_file(url, folder / Path(url).name, begins=_known_digits(url))
 
 
-def fetch_repository(repository: str, name: str = "") -> None:
-    """Fetch the weights of a repository of the hub, as safetensors where it has them.
+def fetch_repository(repository: str, name: str = WHOLE) -> Path:
+    """Return the weights of a repository of the hub, as safetensors where it has them.
 
     Raises what the hub's client does, where the repository cannot be reached or has no weights.
     """
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    name = name or WHOLE
     safe = SAFE if name == WHOLE else str(Path(name).with_suffix(".safetensors"))
-    try:
-        hub_file(repository, safe)
-    except LocalEntryNotFoundError:
-        raise
-    except EntryNotFoundError:
-        hub_file(repository, name)
+    return hub_file(repository, safe, name)
 
 
 def _known_digits(url: str) -> str:

@@ -15,10 +15,10 @@ from cache.store.spec import HF_HUB, LOCAL_DIR
 OPEN_CLIP_CONFIG, CONFIG = "open_clip_config.json", "config.json"
 
 
-def file_of(model: str, name: str, *, fetch: bool = True) -> Path | None:
-    """Return a file of a folder, or of a repository, from which it is downloaded; None where it has none.
+def file_of(model: str, *names: str) -> Path | None:
+    """Return the first of some files that a folder has, or a repository, from which it is downloaded.
 
-    Without ``fetch`` it is not downloaded.
+    None where it has none of them.
 
     Raises
     ------
@@ -26,12 +26,12 @@ def file_of(model: str, name: str, *, fetch: bool = True) -> Path | None:
         If the folder or the repository is not there, or cannot be reached and its files are not here.
     """
     if model.startswith(LOCAL_DIR):
-        file = Path(model.removeprefix(LOCAL_DIR)) / name
-        return file if file.is_file() else None
+        files = (Path(model.removeprefix(LOCAL_DIR)) / name for name in names)
+        return next((file for file in files if file.is_file()), None)
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return hub_file(model.removeprefix(HF_HUB), name, fetch=fetch)
+        return hub_file(model.removeprefix(HF_HUB), *names)
     except LocalEntryNotFoundError as error:
         raise unreachable(model, error) from error
     except EntryNotFoundError:
@@ -59,19 +59,8 @@ def config_of(model: str) -> tuple[str, dict[str, Any]]:
     UserError
         If it has neither, or cannot be had, or its ``config.json`` is no table.
     """
-    reached: UserError | None = None
-    try:
-        if file_of(model, OPEN_CLIP_CONFIG):
-            return OPEN_CLIP_CONFIG, {}
-    except UserError as error:  # away from the network a repository of another library is here without it
-        reached = error
-    try:
-        # A hub that did not answer is not asked again: its client tries for half a minute.
-        file = file_of(model, CONFIG, fetch=reached is None)
-    except UserError:
-        if reached:
-            raise reached from None
-        raise
+    # Away from the network a repository of another library is here without the first.
+    file = file_of(model, OPEN_CLIP_CONFIG, CONFIG)
     if file is None:
         folder = Path(model.removeprefix(LOCAL_DIR))
         is_here = model.startswith(HF_HUB) or folder.is_dir()
@@ -80,7 +69,7 @@ def config_of(model: str) -> tuple[str, dict[str, Any]]:
             f"{f'has no {OPEN_CLIP_CONFIG} and no {CONFIG}' if is_here else 'does not exist'}",
             fix=f"give a folder with {OPEN_CLIP_CONFIG}, or a {CONFIG} of transformers or timm.",
         )
-    return CONFIG, json_of(file)
+    return file.name, json_of(file) if file.name == CONFIG else {}
 
 
 def json_of(file: Path) -> dict[str, Any]:

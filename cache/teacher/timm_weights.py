@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,9 @@ def _of_tag(name: str, tag: str, cfg: Mapping[str, Any]) -> Path:
     return _weights_in(repository, [cfg["hf_hub_filename"]] if cfg.get("hf_hub_filename") else NAMES)
 
 
-def _weights_in(model: str, names: Any = NAMES) -> Path:
-    for name in names:
-        if file := file_of(model, name):
-            return file
+def _weights_in(model: str, names: Sequence[str] = NAMES) -> Path:
+    if file := file_of(model, *names):
+        return file
     raise UserError(
         f"{model.removeprefix(LOCAL_DIR)} has no weights file ({', '.join(names)})",
         fix=f"put {names[0]} beside its {CONFIG}.",

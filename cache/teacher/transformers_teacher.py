@@ -30,6 +30,8 @@ from cache.teacher.transformers_pictures import ALONE, WHOLE, Pictures, read_pic
 from cache.teacher.transformers_texts import TransformersTexts, tokenizer_of
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Of several files that are one model.
+INDEX = ".index.json"
 # Of older versions, which saved what can be counted.
 COUNTED = ".position_ids"
 
@@ -135,15 +137,13 @@ def _optional(model: str, name: str) -> Path | None:
 
 def _weights_of(model: str, folder: Path) -> list[Path]:
     """Return the files of a model's weights: one, or those that an index lists."""
-    for name in WEIGHTS:
-        if file := _optional(model, name):
-            return [file]
-        if index := _optional(model, f"{name}.index.json"):
-            return _listed(model, index)
-    raise UserError(
-        f"{folder} has no weights file ({' or '.join(WEIGHTS)})",
-        fix="put the model's weights beside its config.json.",
-    )
+    file = file_of(model, *(f"{name}{ending}" for name in WEIGHTS for ending in ("", INDEX)))
+    if file is None:
+        raise UserError(
+            f"{folder} has no weights file ({' or '.join(WEIGHTS)})",
+            fix="put the model's weights beside its config.json.",
+        )
+    return _listed(model, file) if file.name.endswith(INDEX) else [file]
 
 
 def _listed(model: str, index: Path) -> list[Path]:

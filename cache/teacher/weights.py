@@ -24,7 +24,7 @@ from cache.runtime.system_errors import kept_fix
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
 from cache.teacher.fetched import fetch_pretrained, fetch_repository
-from cache.teacher.kinds import KINDS, near_teachers
+from cache.teacher.kinds import open_clip_name
 from cache.teacher.model_files import OPEN_CLIP_CONFIG, file_of, json_of, unreachable
 from cache.teacher.state_files import check_asked, is_torchscript
 from cache.teacher.weight_files import checked_sha256
@@ -84,17 +84,6 @@ def model_config(model: str) -> dict[str, Any]:
     if model.startswith((LOCAL_DIR, HF_HUB)):
         return resolve(model, None).config
     return dict(get_model_config(open_clip_name(model)))
-
-
-def open_clip_name(model: str) -> str:
-    """Return open_clip's name of a model; UserError with near names where there is none."""
-    name = model.replace("/", "-")
-    if name not in open_clip.list_models():
-        raise UserError(
-            f"no teacher is called {model!r}",
-            fix=f"{near_teachers(name)}give {KINDS}.",
-        )
-    return name
 
 
 def hub_name(model: str, pretrained: str) -> str:
@@ -199,13 +188,8 @@ def _from_local_dir(model: str) -> TeacherSource:
 
 
 def _from_hub(model: str) -> TeacherSource:
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    repository = model.removeprefix(HF_HUB)
     try:
-        fetch_repository(repository)
-        with quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(repository))
+        weights = fetch_repository(model.removeprefix(HF_HUB))
     except Exception as error:  # the hub's client has a family of errors of its own
         raise unreachable(model, error) from error
     return _with_own_config(model, _config_file(model), weights, folder=None)

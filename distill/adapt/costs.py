@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cache.build.from_folder import FeatureOptions
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError
 
 # Sides in pixels, the best that fits first: a larger one is worth points, and its cost grows with its square.
@@ -174,6 +175,6 @@ def check_room(out: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"{out} will take about {needed / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB left",
+            f"{out} will take about {in_bytes(needed)}, and its disk has {in_bytes(free)} left",
             fix="make room, or choose another --out.",
         )

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from cache import EmbeddingCache
+from cache.build.first_look import check_model
 from cache.runtime.errors import UserError
 from distill.adapt.names import Names, read_names
 from distill.adapt.options import AdaptOptions
@@ -23,7 +24,7 @@ class FirstLook:
 
 
 def first_look(options: AdaptOptions) -> FirstLook:
-    """Look at all that was given; UserError if a name, the photos, the cache or ``out`` will not do.
+    """Look at all that was given; UserError if names, photos, teacher, cache or ``out`` will not do.
 
     Or if what writes a model is not installed: the teacher may take hours until that is asked for.
     """
@@ -35,6 +36,8 @@ def first_look(options: AdaptOptions) -> FirstLook:
         EmbeddingCache.open(options.cache)
         return FirstLook(began=began)
     names = read_names(options.names)
+    if options.cache is None:
+        check_model(options.model)
     return FirstLook(began=began, names=names, photos=look(options.sources, names))
 
 

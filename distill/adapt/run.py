@@ -38,7 +38,7 @@ from distill.adapt.students import (
     recipe_of,
     trained_head,
 )
-from distill.adapt.teacher import cached, check_named, with_texts
+from distill.adapt.teacher import cached, with_texts
 from distill.adapt.words import are_quick, words_for
 from distill.config import RunConfig
 from distill.deploy.replace import settle
@@ -70,7 +70,6 @@ def adapt(
     """
     seen, options = seen or first_look(options), options.anywhere()
     book = Book(options=options, progress=Once(progress or Silent()), began=seen.began)
-    check_named(options)
     work = _Work(book=book, recipe=recipe_of(options), names=seen.names, photos=seen.photos)
     if seen.names is None:
         assert options.cache is not None

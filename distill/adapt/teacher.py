@@ -6,32 +6,18 @@ from pathlib import Path
 
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError
-from cache.store.spec import LOCAL_DIR
-from cache.teacher.model_files import config_of
 from distill.adapt.book import Book
 from distill.adapt.costs import bytes_needed, check_room, teachers_pace
 from distill.adapt.names import Names
-from distill.adapt.options import AdaptOptions, in_words
+from distill.adapt.options import in_words
 from distill.adapt.photo_list import write_photo_list
 from distill.adapt.photos import Photos
 from distill.adapt.state import asked
 
 # The text bank that classifies: the names in the teacher's template.
 BANK = "labels"
-
-
-def check_named(options: AdaptOptions) -> None:
-    """Refuse a teacher that there is not, before the student's weights are fetched; UserError."""
-    if options.cache is not None or ".py:" in options.model:  # own code is looked at when it is run
-        return
-    if options.model.startswith(LOCAL_DIR):
-        config_of(options.model)
-    elif ":" not in options.model:
-        # Here, because open_clip takes seconds to import, and a finished cache does without.
-        from cache.teacher.weights import open_clip_name
-
-        open_clip_name(options.model)
 
 
 def with_texts(cache: EmbeddingCache) -> EmbeddingCache:
@@ -79,5 +65,5 @@ def _tell_costs(book: Book, teacher: FeatureOptions, cache: Path, count: int) ->
         asked_for = f"; that alone is more than the {in_words(budget)} that were asked for"
     book.note(
         f"the teacher takes {in_words(seconds * count)} or so for {count:,} photos, then training begins"
-        f"{asked_for}; about {needed / 1e6:,.0f} MB on the disk"
+        f"{asked_for}; about {in_bytes(needed)} on the disk"
     )

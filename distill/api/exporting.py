@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from cache.runtime.amounts import in_bytes
 from distill.api.given import Place, Watching, existing_folder, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
 from distill.api.training import TrainedStudent
@@ -56,7 +57,7 @@ class Exported:
         return tuple(self.info.warning(name) for name in self.info.unlike)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {one['bytes'] / 1e6:.1f} MB" for name, one in self.info.measured.items())
+        sizes = ", ".join(f"{name} {in_bytes(one['bytes'])}" for name, one in self.info.measured.items())
         return f"Exported({str(self.folder)!r}: {self.info.arch}, {sizes})"
 
 

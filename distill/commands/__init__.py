@@ -17,6 +17,7 @@ Its files::
     embed                     unit rows of any source
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
+    meant                     the option that another word means
     source_options            how images are read
     memory                    what each can do with less memory
 """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import printable
 from distill.commands.options import (
     EXISTING_FOLDER,
@@ -123,7 +124,7 @@ def _print(outcome: Outcome) -> None:
     info, files = outcome.info, outcome.files
     table(f"{outcome.model}: {IN_WORDS[outcome.shipped]}, macro accuracy", columns, rows)
     lines = [
-        f"{info.arch}, {info.parameters / 1e6:.1f} million parameters, {outcome.bytes / 1e6:.1f} MB; a photo "
+        f"{info.arch}, {info.parameters / 1e6:.1f} million parameters, {in_bytes(outcome.bytes)}; a photo "
         f"takes {outcome.latency['p50']:.1f} ms (p50; p99 {outcome.latency['p99']:.1f}) on this CPU",
         outcome.rejection,
         *outcome.notes,

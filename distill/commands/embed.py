@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cache.runtime.amounts import rate_of
 from distill.commands.options import (
     EXISTING_FOLDER,
     FILE_TO_WRITE,
@@ -92,7 +93,7 @@ def embed(ctx: click.Context, by: Path, source: str, out: Path, as_json: bool, *
     rows = {
         "rows": f"{done.rows:,} of {done.embed_dim:,} numbers",
         "by": f"the {'teacher of the cache' if done.by == CACHE else done.by} {by}",
-        "rate": f"{done.rows / max(done.seconds, 1e-9):,.1f} images/s",
+        "rate": rate_of(done.rows / max(done.seconds, 1e-9), "images"),
         **({"keys": str(done.keys)} if done.keys else {}),
     }
     table(str(out), ["", ""], list(rows.items()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import printable
 from cache.runtime.signals import Terminated
 from distill.commands.episodes import EPISODES, PHOTOS, UNITS
@@ -208,9 +209,9 @@ def _write_page(model: Path, web: Path, runtime: Path | None) -> dict[str, Any]:
 
 def _of_page(page: dict[str, Any]) -> str:
     parts = {"the model": "model", "the vocabulary": "vocabulary", "onnxruntime-web": "runtime"}
-    sizes = [f"{name} {size / 1e6:.1f}" for name, part in parts.items() if (size := page[f"{part}_bytes"])]
+    sizes = [f"{name} {in_bytes(size)}" for name, part in parts.items() if (size := page[f"{part}_bytes"])]
     return (
-        f"{page['folder']}: a page with the {page['precision']} model, {page['page_bytes'] / 1e6:.1f} MB "
+        f"{page['folder']}: a page with the {page['precision']} model, {in_bytes(page['page_bytes'])} "
         f"({', '.join(sizes)}); open its index.html, or put the folder on any web server"
     )
 

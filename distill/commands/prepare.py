@@ -61,8 +61,7 @@ def split(source: Path, as_json: bool, **given: Any) -> None:
 
     way = _of_one_way(given)
     with working("listing the images") as progress:
-        progress.start(None)
-        summary = split_images(source, **way)
+        summary = split_images(source, progress=progress, **way)
     if as_json:
         print_json({**asdict(summary), "out": str(summary.out)})
         return

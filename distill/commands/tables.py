@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.amounts import in_bytes
+from cache.runtime.amounts import in_bytes, rate_of
 from cache.runtime.errors import printable
 from cache.runtime.torchrun import speaks
 
@@ -238,7 +238,7 @@ def _speed(summary: BuildSummary, unit: str) -> dict[str, str]:
     called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
     told = {}
     if summary.new_rows:
-        told["rate"] = f"{summary.images_per_s:,.1f} {unit}/s"
+        told["rate"] = rate_of(summary.images_per_s, unit)
         parts = asdict(summary.seconds)
         # Of columns nobody measures where the time goes.
         told |= {
@@ -248,7 +248,7 @@ def _speed(summary: BuildSummary, unit: str) -> dict[str, str]:
         told[f"added {name}"] = f"{count:,} rows"
     if added := sum(summary.added_columns.values()):
         seconds = summary.columns_seconds
-        told["added in"] = f"{seconds:,.1f} s, {added / max(seconds, 1e-9):,.1f} rows/s"
+        told["added in"] = f"{seconds:,.1f} s, {rate_of(added / max(seconds, 1e-9), 'rows')}"
     return told
 
 

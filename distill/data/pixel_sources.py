@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cache import EmbeddingCache
+from cache.runtime.amounts import in_bytes
 from cache.runtime.devices import choose_device, default_workers
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import memory_here, workers_here
@@ -85,7 +86,7 @@ def device_for_images(wanted: str, device: torch.device, counts: Mapping[Any, in
     if wanted == "auto":
         return None
     raise UserError(
-        f"data.device_images is on, but {sum(counts.values()):,} images take {needed / 1e9:.1f} GB, and "
-        f"{free / 1e9:.1f} GB are free",
+        f"data.device_images is on, but {sum(counts.values()):,} images take {in_bytes(needed)}, and "
+        f"{in_bytes(free)} are free",
         fix="use data.device_images=auto, or a smaller student.image_size.",
     )

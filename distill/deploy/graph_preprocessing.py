@@ -6,6 +6,8 @@ its antialiasing out, which makes another picture of a photo.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,8 @@ class PreparedPhoto(nn.Module):
         """
         pixels = (2 * torch.arange(side) + 1) * self.resize
         away = (pixels[None] - (2 * self.kept[:, None] + 1) * side).abs()
-        counts = torch.clamp(2 * torch.sym_max(side, self.resize) - away, min=0)
+        longer: Any = torch.sym_max(side, self.resize)
+        counts = torch.clamp(2 * longer - away, min=0)
         return counts.float() / counts.sum(dim=1, keepdim=True).float()
 
     def forward(self, image: Tensor) -> Tensor:

@@ -260,10 +260,12 @@ def evaluate_teacher(
         batch_size=batch_size,
         progress=progress or Silent(),
     )
+    opened = {name: cache.split(name) for name in names}
+    for rows in opened.values():
+        _ = rows.embeddings  # a file that is damaged is told before anything is judged
     return {
         name: judge.judged(name, rows.class_names, rows, np.arange(len(rows)), rows.labels)
-        for name in names
-        for rows in [cache.split(name)]
+        for name, rows in opened.items()
     }
 
 

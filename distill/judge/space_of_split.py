@@ -28,6 +28,16 @@ def teacher_has_rows(heads: Sequence[Head], split: EvalSplit) -> bool:
     return all(own is not None and bool((own.find(keys) >= 0).any()) for own in rows)
 
 
+def open_teacher_rows(heads: Sequence[Head], splits: Iterable[EvalSplit]) -> None:
+    """Open the teachers' rows that splits are judged beside, while nothing is done yet.
+
+    UserError where a file of them is missing, cut short or damaged, or a teacher has none of some images.
+    """
+    for split in splits:
+        for rows in (rows_of(head.cache, split.name) for head in heads):
+            _ = rows.embeddings if rows is not None else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpaceResult:
     """How near a student's embeddings of one split are to a teacher's that has no texts to classify by.

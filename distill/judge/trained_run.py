@@ -37,7 +37,7 @@ from distill.headline import SET_ASIDE
 from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
 from distill.judge.judged_classes import with_texts
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
-from distill.judge.space_of_split import space_of_split, teacher_has_rows
+from distill.judge.space_of_split import open_teacher_rows, space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
 from distill.settings import from_toml, with_part, with_settings
 from distill.student.build import Origin
@@ -83,7 +83,9 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     """
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
-    for split in trained.judged(splits):
+    wanted = trained.judged(splits)
+    open_teacher_rows([head for head in trained.heads if not head.has_texts], wanted)
+    for split in wanted:
         results |= trained.results(split, outputs_of(trained.model, split, trained.progress))
     return results
 
@@ -101,7 +103,9 @@ def space_of_run(
         raise UserError(f"{run} is a closed-set student", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images()
-    for split in trained.judged(splits):
+    wanted = trained.judged(splits)
+    open_teacher_rows(trained.heads, wanted)
+    for split in wanted:
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split, trained.progress)
             space |= space_of_split(trained.heads, outputs, split, trained.config)

@@ -87,17 +87,15 @@ def _check_hub(arch: str, repository: str) -> None:
 
 def _fetch(arch: str, repository: str) -> None:
     """Fetch a repository's weights to where timm looks for them; other files it fetches itself."""
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     if "@" in repository:  # another revision than the hub's own
         return
-    for name in FILES:
-        try:
-            hub_file(repository, name)
-            return
-        except LocalEntryNotFoundError as error:
-            raise no_weights(arch, error) from error
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # the hub's client has a family of errors of its own
-            raise no_weights(arch, error) from error
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hub_file(repository, *FILES)
+    except LocalEntryNotFoundError as error:
+        raise no_weights(arch, error) from error
+    except EntryNotFoundError:
+        return
+    except Exception as error:  # the hub's client has a family of errors of its own
+        raise no_weights(arch, error) from error

@@ -30,6 +30,7 @@ from distill.data.training_data import TeacherRows, TrainingData
 from distill.data_identity import DataIdentity
 from distill.judge.judged_classes import with_texts
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
+from distill.judge.space_of_split import open_teacher_rows
 from distill.settings import to_toml
 from distill.student.build import Origin, made_of
 from distill.student.heads import set_from_rows
@@ -130,6 +131,7 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         starting=True,
         origin=origin or origin_of(config, code=None),
     )
+    open_teacher_rows(model.heads, stream.splits.values())
     with_texts(model, stream.splits.values())
     data = stream.data_of(config, [head.name for head in model.heads])
     if any(h.centre is not None or h.bank is not None or h.scales is not None for h in model.heads):

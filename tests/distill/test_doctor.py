@@ -31,7 +31,7 @@ def test_the_doctor_fits_a_screen_and_runs_both_stages(report):
         "FAISS",
         "libjpeg",
         "GB free",
-        "MB/s",
+        "B/s written",
         "200 drawn images cached, two steps trained",
     ):
         assert words in " ".join(report.stdout.split())
@@ -64,7 +64,7 @@ def test_a_card_is_a_screen_more_and_one_that_cannot_compute_is_a_line(monkeypat
     monkeypatch.setattr(gpus, "cards", lambda: [card])
     monkeypatch.setattr(gpus, "driver", lambda: "570.86.15")
     lines = {finding.name: finding for finding in doctor._gpus()}
-    text = "NVIDIA H200, capability 9.0, 989 TFLOP/s dense at most, 138 of 141 GB free; precision auto is bfloat16"
+    text = "NVIDIA H200, capability 9.0, 989 TFLOP/s dense at most, 138.0 GB of 141.0 GB free; precision auto is bfloat16"
     assert lines["GPU 0"].text == text
     assert "570.86.15" in lines["CUDA"].text
     assert "gpu_check.sh" in lines["GPU check"].text

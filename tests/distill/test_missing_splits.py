@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Silent
 from cli import main
 from distill.config import RunConfig
 from distill.deploy.export import export_run
@@ -19,7 +21,7 @@ from distill.fewshot.run import FewShotOptions, few_shot
 from distill.headline import headline_label
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.outputs import load_outputs, read_logits
-from distill.judge.trained_run import evaluate_run
+from distill.judge.trained_run import evaluate_run, space_of_run
 from distill.report.compare import compare_runs
 from distill.report.page import report
 from distill.settings import with_settings
@@ -61,6 +63,31 @@ def test_a_run_is_judged_on_the_test_splits_that_there_are(split_runs, name, jud
     } == {split.partition("test")[0] for split in judged}
     assert None not in [value for key, value in summary.items() if "ood" in key or "id_test" in key]
     assert load_outputs(split_runs / name / "run" / "outputs.npz").answers.keys() == judged
+
+
+def test_a_file_of_a_judged_split_that_is_missing_or_cut_short_is_told_before_any_work(split_runs, tmp_path):
+    def told_of(work, match):
+        with pytest.raises(
+            UserError, match=rf"ood_test-00000/image_embedding\.h5 is {match}.*Fix: copy the cache"
+        ):
+            work()
+
+    place, cache = split_runs / "all", tmp_path / "cache"
+    shutil.copytree(place / "cache", cache)
+    (file,) = cache.glob("rows/ood_test-*/image_embedding.h5")
+    os.truncate(file, file.stat().st_size - 8)
+    config, progress = with_settings(RunConfig(), SMALL), Silent()
+    told_of(
+        lambda: train(config, cache_dir=cache, data_dir=place / "photos", out=tmp_path / "run"),
+        r"damaged \(it has [\d,]+ bytes, [\d,]+ were written\)",
+    )
+    assert not (tmp_path / "run").exists()
+    file.unlink()
+    begun = []
+    progress.start = lambda *told: begun.append(told)
+    told_of(lambda: evaluate_teacher(cache, progress=progress), "missing")
+    told_of(lambda: space_of_run(place / "run", cache_dir=cache, progress=progress), "missing")
+    assert begun == []
 
 
 def test_id_images_are_judged_every_epoch_where_there_are_no_others(split_runs, tmp_path):

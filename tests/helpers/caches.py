@@ -57,3 +57,17 @@ def read_back(cache):
     held["boxes"], held["flips"] = cache.crop_views("train").crops(some, some % 2)
     held["pixels"] = cache.pixels("train", side=36).images(some)
     return held
+
+
+def views_of(cache):
+    """Every view of the training images in the order of their rows: boxes, flips, embeddings."""
+    stored = cache.crop_views("train")
+    rows = np.repeat(np.arange(stored.count), stored.views)
+    views = np.tile(np.arange(stored.views), stored.count)
+    boxes, flips = stored.crops(rows, views)
+    shape = (stored.count, stored.views)
+    return (
+        boxes.reshape(*shape, 4),
+        flips.reshape(shape),
+        stored.embeddings(rows, views).reshape(*shape, -1),
+    )

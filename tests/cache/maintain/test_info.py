@@ -59,9 +59,10 @@ def test_every_column_says_whose_it_is_and_what_made_it(whole):
     assert (of["image_embedding"], of["crop_views"], of["keys"], of["pixels"]) == ("main", "main", "", "")
     assert all("device cpu" in words for column in told.columns for words in column.made_with)
     assert all(sum(column.made_with.values()) == column.groups for column in told.columns)
-    (main_teacher,) = told.every_teacher
-    assert main_teacher.rows == sum(split.rows for split in told.splits)
-    assert main_teacher.embed_dim == told.manifest.embed_dim
+    for one in (told, describe_cache(whole / "tar")):
+        (main_teacher,) = one.every_teacher
+        assert main_teacher.rows == sum(split.rows for split in one.splits)
+        assert main_teacher.embed_dim == one.manifest.embed_dim
     assert told.bytes == sum(c.bytes for c in told.columns) + sum(file.bytes for file in told.manifest.files)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from cache.prepare.split import split_images
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.progress import LineProgress
 from cache.sources.data import open_data
 
 NO_BYTES = pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have UTF-8 names alone")
@@ -28,7 +30,10 @@ def source(tmp_path, write_jpeg):
 
 
 def test_a_ratio_keeps_classes_and_images_apart_and_loses_none(source, tmp_path):
-    summary = split_images(source, tmp_path / "data.csv")
+    log = io.StringIO()
+    progress = LineProgress("listing", patience=0, stream=log)
+    summary = split_images(source, tmp_path / "data.csv", progress=progress)
+    assert log.getvalue().startswith("listing: 30/30  ")
     assert summary.images == {"train": 9, "id_test": 6, "ood_test": 15}
     assert summary.classes == {"train": 3, "id_test": 3, "ood_test": 3}
     keys = keys_in(tmp_path / "data.csv")

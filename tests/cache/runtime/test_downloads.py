@@ -8,12 +8,17 @@ import sys
 from hashlib import sha256
 
 import pytest
+import torch
 from conftest import ROOT
 from helpers.hub_files import hub_of
 from helpers.servers import serving
+from huggingface_hub.utils import close_session
+from safetensors.torch import load_file
 
 from cache.runtime import downloads
 from cache.runtime.downloads import hub_file, url_file
+from cache.runtime.errors import UserError
+from cache.teacher.model_files import OPEN_CLIP_CONFIG
 from cache.teacher.weights import resolve
 
 TEACHER = ROOT / "distill" / "demo" / "teacher"
@@ -34,8 +39,6 @@ def terminal(monkeypatch) -> Terminal:
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """The address of a hub with the repository me/tiny, which is the client's."""
-    from huggingface_hub.utils import close_session
-
     shutil.copytree(TEACHER, tmp_path / "hub" / "me" / "tiny")
     with serving(hub_of(tmp_path / "hub")) as address:
         for name, value in {
@@ -63,6 +66,27 @@ def test_a_teacher_of_the_hub_is_fetched_with_its_size_and_rate_and_once(hub, mo
     shown.truncate()
     assert resolve("hf-hub:me/tiny", None).weights == weights
     assert "downloading" not in shown.getvalue()
+
+
+def test_weights_of_a_repository_without_safetensors_are_found_again_away_from_the_network(
+    hub, tmp_path, monkeypatch
+):
+    folder = tmp_path / "hub" / "me" / "older"
+    folder.mkdir()
+    shutil.copy(TEACHER / OPEN_CLIP_CONFIG, folder)
+    torch.save(load_file(TEACHER / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    (folder / "pytorch_model.bin").write_bytes(b"of another library")
+    fetched = resolve("hf-hub:me/older", None)
+    assert fetched.weights.name == "open_clip_pytorch_model.bin"
+    others = ("model.safetensors", "pytorch_model.bin")
+    of_another = hub_file("me/older", *others)
+    shutil.rmtree(tmp_path / "kept" / "models--me--older" / ".no_exist", ignore_errors=True)  # who knows them
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    close_session()
+    assert resolve("hf-hub:me/older", None) == fetched
+    assert hub_file("me/older", *others) == of_another
+    with pytest.raises(UserError, match="hf-hub:me/tiny could not be fetched"):
+        resolve("hf-hub:me/tiny", None)
 
 
 def test_small_files_are_fetched_without_a_word(hub, monkeypatch):

@@ -1,24 +1,15 @@
-"""Full memory is one line with what the command can lower, whoever raises it; tensors go beside /dev/shm."""
+"""Full memory is one line with what the command can lower, whoever raises it."""
 
 from __future__ import annotations
-
-import getpass
-import os
-import pwd
-import subprocess
-import sys
 
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, make_cache
+from conftest import make_cache
 
 import cli
-from cache.runtime.loader_workers import batches
-from cache.runtime.machine_limits import cores
 from cache.runtime.memory_errors import OutOfDeviceMemory, OutOfMemory, WorkerEnded
-from cache.runtime.no_home import settle
-from cache.runtime.system_errors import as_user_error, kept_fix
+from cache.runtime.system_errors import as_user_error
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
 OWN = f"""
@@ -102,7 +93,7 @@ def test_a_decoding_worker_that_is_killed_is_one_line_and_the_same_command_goes_
         (RuntimeError("CUDA error: out of memory"), OutOfDeviceMemory, "GPU"),
         (RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED"), OutOfDeviceMemory, "GPU"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), OutOfDeviceMemory, "GPU"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes."), OutOfMemory, "(4.00 GB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes."), OutOfMemory, "(4.0 GB"),
         (MemoryError(), OutOfMemory, "the computer's memory is full."),
         (MemoryError("Unable to allocate 29.8 GiB for an array with shape (4, 5)"), OutOfMemory, "(29.8 GiB more"),
         (OSError(12, "Cannot allocate memory"), OutOfMemory, "the computer's memory"),
@@ -117,54 +108,3 @@ def test_memory_is_told_however_a_library_says_it(error, kind, words):
     told = as_user_error(error)
     assert type(told) is kind
     assert words in str(told)
-
-
-def test_other_limits_of_the_system_are_told_as_what_they_are():
-    files = RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 24. Details")
-    assert "too few file handles (Too many open files). Fix: raise their limit (ulimit -n)" in str(
-        as_user_error(files)
-    )
-    assert "--pids-limit" in str(as_user_error(RuntimeError("can't start new thread")))
-    assert "HOME" in kept_fix(PermissionError(13, "Permission denied", "/.cache"))
-    assert kept_fix(ConnectionRefusedError(111, "Connection refused")) == ""
-    assert as_user_error(ValueError("CUDA out of memory")) is None
-
-
-def test_tensors_of_workers_come_as_they_were_sent():
-    given = [
-        torch.arange(6, dtype=torch.uint8).view(2, 3).T,
-        torch.ones(3, dtype=torch.bfloat16),
-        torch.empty(0, 4),
-        torch.tensor(7),
-    ]
-    for number, got in enumerate(batches(given, 2, batch_size=None, shuffle=False)):
-        assert got.dtype == given[number].dtype
-        assert got.shape == given[number].shape
-        assert torch.equal(got, given[number])
-
-
-def test_windows_is_sent_to_wsl_before_anything_is_imported():
-    code = "import sys; sys.platform = 'win32'; import cli"
-    ended = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert (
-        ended.stderr
-        == "Error: distill does not run on Windows itself. Fix: run 'wsl --install', and install it in there.\n"
-    )
-
-
-def test_a_user_without_a_name_or_home_is_given_both(monkeypatch):
-    def unknown(user: int) -> None:
-        raise KeyError(f"getpwuid(): uid not found: {user}")
-
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
-    settle()
-    assert getpass.getuser() == f"uid{os.getuid()}"
-    assert os.path.expanduser("~/.cache") == "/.cache"
-
-
-def test_cores_are_at_least_one_and_no_more_than_there_are():
-    assert 1 <= cores() <= (os.cpu_count() or 1)

@@ -79,6 +79,10 @@ def test_counting_counts_an_item_when_the_next_is_asked_for():
     progress.start(2)
     for number in counting(progress, [0, 1]):
         assert len(log.getvalue().splitlines()) == number
+    log.truncate(0)
+    progress.start(3)
+    assert [*counting(progress, "abc", at_once=2)] == [*"abc"]
+    assert [line.split()[1] for line in log.getvalue().strip("\0").splitlines()] == ["2/3", "3/3"]
 
 
 def test_a_terminal_gets_a_bar_a_log_lines_and_other_processes_nothing(monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zlib
 from dataclasses import replace
@@ -29,9 +28,6 @@ from cache.store.journal import Journal, JournalWriter
 from cache.store.manifest import Manifest
 from cache.store.row_group import read_keys
 from cli import main
-from distill.data.pixel_sources import PixelMaker, decoding_workers
-from distill.settings import load_recipe, with_settings
-from distill.sweep.plan import load_sweep
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "a/b", "", ".hidden", "x" * 101, "a\nb"])
@@ -283,59 +279,6 @@ def test_a_whole_episode_behind_a_link_and_an_object_called_like_a_path_are_refu
         file[f"{first}/model_ids"] = np.array([b"001_../x"])
     with pytest.raises(UserError, match=r"a class is called '\.\./x'"):
         EpisodeFolder.scan(folder)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        *("data.workers=100000", "train.batch_size=1000000000", "train.eval_batch_size=1000000000"),
-        *("student.image_size=1000000", "prompts.n_ctx=1000000", "data.repeat_epochs=1000000"),
-    ],
-)
-def test_a_config_cannot_ask_for_more_than_a_machine_has(setting):
-    name, _, value = setting.partition("=")
-    with pytest.raises(UserError, match=rf"{name} is {int(value):,}\. Fix: give at most [\d,]+\."):
-        with_settings(load_recipe("smoke"), [setting])
-
-
-def test_workers_and_memory_of_a_larger_machine_become_those_of_this_one():
-    from cache.runtime.machine_limits import most_processes
-
-    config = with_settings(load_recipe("smoke"), ["data.workers=512", f"data.memory_mb={2**40}"])
-    assert decoding_workers(config.data) == min(512, most_processes())
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert PixelMaker(config=config.data, cache=None, decode=None).budget <= physical // 2
-
-
-@pytest.mark.parametrize(
-    ("command", "option"),
-    [
-        *(
-            (["cache-features", ".", "--out", "x"], name)
-            for name in ("--workers", "--batch-size", "--pixels")
-        ),
-        *((["cache-features", ".", "--out", "x"], name) for name in ("--views", "--support-views")),
-        (["cache-features", ".", "--out", "x"], "--neighbours"),
-        (["sweep", "losses", "--cache", ".", "--data", ".", "--out", "x"], "--jobs"),
-        (["caption", ".", "--model", "x"], "--workers"),
-        (["describe", ".", "--model", "x"], "--workers"),
-        (["predict", ".", "."], "--batch-size"),
-        (["predict", ".", "."], "--threads"),
-    ],
-)
-def test_an_option_cannot_ask_for_more_than_a_machine_has(command, option):
-    ended = CliRunner().invoke(main, [*command, option, "1000000000"])
-    assert ended.exit_code == 2
-    assert f"'{option}': 1000000000 is not in the range" in ended.output
-
-
-def test_a_grid_of_too_many_runs_is_refused_before_they_are_made(tmp_path):
-    lists = "".join(
-        f"loss.{name} = {list(range(1, 60))}\n" for name in ("cls", "mse", "im_cst", "vlalign", "cap")
-    )
-    (tmp_path / "s.toml").write_text(f"[grid]\n{lists}")
-    with pytest.raises(UserError, match=r"\[grid\] has 714,924,299 combinations. Fix: give at most 10,000"):
-        load_sweep(str(tmp_path / "s.toml"))
 
 
 @pytest.mark.parametrize("name", ["rows", "rows/train-00000", "texts", "journal", "index"])

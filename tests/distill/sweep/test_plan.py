@@ -9,6 +9,7 @@ import pytest
 from helpers.runs import BASE
 from helpers.sweeps import invoke, names
 
+from cache.runtime.errors import UserError
 from distill.settings import names_in
 from distill.sweep.plan import SWEEPS, load_sweep
 from distill.sweep.run import (
@@ -238,3 +239,12 @@ def test_runs_that_see_other_batches_are_in_other_streams_and_the_plan_says_why(
     assert [len(group) for group in groups_of(sweep.runs)] == [2, 2, 2, 2]
     assert sorted(what_parts(sweep.runs)) == ["data.seed", "train.batch_size"]
     assert "because of" in invoke(path, place_of(), "--plan", "--together").stdout
+
+
+def test_a_grid_of_too_many_runs_is_refused_before_they_are_made(tmp_path):
+    lists = "".join(
+        f"loss.{name} = {list(range(1, 60))}\n" for name in ("cls", "mse", "im_cst", "vlalign", "cap")
+    )
+    (tmp_path / "s.toml").write_text(f"[grid]\n{lists}")
+    with pytest.raises(UserError, match=r"\[grid\] has 714,924,299 combinations. Fix: give at most 10,000"):
+        load_sweep(str(tmp_path / "s.toml"))
