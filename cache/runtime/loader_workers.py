@@ -8,8 +8,9 @@ import multiprocessing.queues
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from types import FrameType, TracebackType
 from typing import Any
@@ -50,8 +51,8 @@ def batches(items: Dataset[Any], workers: int, *, ahead: int = 2, **given: Any) 
     which changes no number, and a line says so once.
     """
     workers = workers if workers and _can_start(workers) else 0
-    if workers and sys.unraisablehook is not _say_unless_ended:
-        sys.unraisablehook = _say_unless_ended
+    if workers and not isinstance(sys.unraisablehook, _UnlessEnded):
+        sys.unraisablehook = _UnlessEnded(sys.unraisablehook)
     begun: dict[str, Any] = {"worker_init_fn": begin_worker, "prefetch_factor": ahead} if workers else {}
     loader: DataLoader[Any] = DataLoader(items, num_workers=workers, **begun, **given)
     with held(), _without_main():
@@ -119,10 +120,18 @@ def _say_unless_left(cls: type[BaseException], error: BaseException, trace: Trac
         sys.__excepthook__(cls, error, trace)
 
 
-def _say_unless_ended(what: Any) -> None:
-    """Say nothing of a worker's end that is noticed while a loader is being put away: it was told, or is."""
-    if not (isinstance(what.exc_value, RuntimeError) and "DataLoader worker" in str(what.exc_value)):
-        sys.__unraisablehook__(what)
+@dataclass(frozen=True)
+class _UnlessEnded:
+    """Says nothing of a worker's end that is noticed while a loader is being put away: it was told, or is.
+
+    ``otherwise`` is what says the rest, as it did before: it may be somebody else's.
+    """
+
+    otherwise: Callable[[Any], object]
+
+    def __call__(self, what: Any) -> None:
+        if not (isinstance(what.exc_value, RuntimeError) and "DataLoader worker" in str(what.exc_value)):
+            self.otherwise(what)
 
 
 def _leave(error: Exception, batch: object) -> None:
