@@ -28,12 +28,14 @@ LIBRARIES = (
     "cache.runtime.torchvision_compat",
     "h5py",
     "faiss",
+    "fastapi",
     "matplotlib.figure",
     "open_clip",
     "tensorboard.summary.writer.event_file_writer",
     "timm",
     "torch.distributed.run",
     "torch.utils.tensorboard",
+    "uvicorn",
     "webdataset",
 )
 
