@@ -163,7 +163,7 @@ def _map(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
         }
     raw = mapped_file(path) if len(mapped) < len(places) else None
     for name, place in places.items():
-        if name not in mapped:
+        if name not in mapped and place.offset is not None:
             mapped[name] = np.ndarray(place.shape, dtype=place.dtype, buffer=raw, offset=place.offset)
             mapped[name].flags.writeable = False
     return mapped
