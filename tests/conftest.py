@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch: tests run side by side, and threads that outnumber cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,11 +16,12 @@ import pytest
 from helpers.once import made_once
 from PIL import Image
 
-from cache import EmbeddingCache
-from cache.maintain.import_embeddings import import_embeddings
-from cache.maintain.imported import Imported
-from cache.maintain.imported_banks import ImportedTexts
-from cache.sources.data import open_data
+# Nothing of ours, and no torch: of tests side by side the process that starts the others would wait for it too.
+if TYPE_CHECKING:
+    from cache import EmbeddingCache
+
+# Nobody cuts the power here, and a disk takes milliseconds for each of thousands of files; a closed one fails still.
+os.fsync = os.fstat  # type: ignore[assignment]
 
 ID_CLASSES, OOD_CLASSES = ("apple", "banana", "cherry"), ("lemon", "plum")
 COLOURS = {
@@ -169,6 +171,12 @@ def make_cache(
     out: Path, photos: Path, *, captions: bool = False, dtype: str = "float32", seed: int = 0
 ) -> EmbeddingCache:
     """A cache whose rows lie near their class's text, so that there is something to learn."""
+    from cache import EmbeddingCache
+    from cache.maintain.import_embeddings import import_embeddings
+    from cache.maintain.imported import Imported
+    from cache.maintain.imported_banks import ImportedTexts
+    from cache.sources.data import open_data
+
     rng = np.random.default_rng(seed)
     folder = open_data([photos])
     texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
@@ -191,10 +199,30 @@ def make_cache(
     return EmbeddingCache.open(out)
 
 
+@pytest.fixture(scope="session")
+def drawn_cache(tmp_path_factory: pytest.TempPathFactory, drawn_photos: Path) -> Path:
+    """A finished cache of ``drawn_photos`` with captions, to be copied."""
+    return make_cache(tmp_path_factory.mktemp("drawn_cache") / "cache", drawn_photos, captions=True).path
+
+
 @pytest.fixture
-def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
+def cached(tmp_path: Path, photos: Path, drawn_photos: Path, drawn_cache: Path) -> EmbeddingCache:
     """A finished cache of ``photos`` with captions."""
-    return make_cache(tmp_path / "cache", photos, captions=True)
+    from cache import EmbeddingCache
+
+    drawn = _files_of(drawn_photos)
+    if _files_of(photos) != drawn:  # a test has its own
+        return make_cache(tmp_path / "cache", photos, captions=True)
+    for name in drawn:  # rows know the times of their photos
+        shutil.copystat(drawn_photos / name, photos / name)
+    return EmbeddingCache.open(shutil.copytree(drawn_cache, tmp_path / "cache"))
+
+
+def _files_of(folder: Path) -> dict[str, int]:
+    """The size of each file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="session")

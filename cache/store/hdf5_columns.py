@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.hdf5_safety import inner_dataset, open_hdf5
+from cache.runtime.hdf5_safety import is_inner, open_hdf5
 from cache.store.mapped_arrays import mapped_file
 
 # A column begins where a page of memory does.
@@ -155,20 +155,16 @@ def in_file(name: str) -> dict[str, Form]:
 
 def _map(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
     with open_hdf5(path) as file:
-        columns = {name: checked_dataset(file, name, *form) for name, form in wanted.items()}
-        places = {
-            name: (column.id.get_offset(), column.dtype, column.shape) for name, column in columns.items()
+        places = {name: _place_of(file, name, *form) for name, form in wanted.items()}
+        mapped = {
+            name: np.asarray(h5py.Dataset(place.column)[...])
+            for name, place in places.items()
+            if place.offset is None or not place.bytes
         }
-        small = {
-            name: np.asarray(columns[name][...])
-            for name, (offset, _, shape) in places.items()
-            if offset is None or not math.prod(shape)
-        }
-    raw = mapped_file(path) if len(small) < len(places) else None
-    mapped = dict(small)
-    for name, (offset, dtype, shape) in places.items():
-        if raw is not None and name not in small:
-            mapped[name] = np.ndarray(shape, dtype=dtype, buffer=raw, offset=offset)
+    raw = mapped_file(path) if len(mapped) < len(places) else None
+    for name, place in places.items():
+        if name not in mapped and place.offset is not None:
+            mapped[name] = np.ndarray(place.shape, dtype=place.dtype, buffer=raw, offset=place.offset)
             mapped[name].flags.writeable = False
     return mapped
 
@@ -180,18 +176,44 @@ def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[
     return offset
 
 
-def checked_dataset(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5py.Dataset:
-    """Return a dataset of that form which lies whole in its own file; raises as :func:`map_columns`."""
-    column = inner_dataset(file, name)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a column lies in its file; no ``offset`` where its numbers are in its header."""
+
+    column: h5py.h5d.DatasetID
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int | None
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _place_of(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> _Place:
+    """Return where a dataset of that form lies whole in its own file; raises as :func:`map_columns`.
+
+    It is asked of HDF5 itself: an ``h5py.Dataset`` asks anew for each of its attributes, and a cache is
+    opened by asking for ten columns of every row group.
+    """
+    if not is_inner(file, name):
+        raise KeyError(f"there is no column {name}")
+    column = h5py.h5o.open(file.id, name.encode())
+    if not isinstance(column, h5py.h5d.DatasetID):
+        raise ValueError(f"{name} is not a plain column")
     try:
         dtype = np.dtype(column.dtype)
     except TypeError as error:  # h5py's for a type of HDF5 that numpy has not
         raise ValueError(f"{name} is of no type of numpy's") from error
-    if column.chunks or not isinstance(column.shape, tuple):  # a compressed one may be larger than any memory
+    made, space = column.get_create_plist(), column.get_space()
+    # A compressed one may be larger than any memory, and one of nothing has no shape.
+    plain = made.get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) and not made.get_external_count()
+    if not plain or space.get_simple_extent_type() == h5py.h5s.NULL:
         raise ValueError(f"{name} is not a plain column")
-    if dtype.kind not in kinds or not dtype.isnative or column.ndim not in ndim:
-        raise ValueError(f"{name} is {dtype} of {column.ndim} dimensions")
-    offset = column.id.get_offset() or 0
-    if offset + column.nbytes > file.id.get_filesize():
+    shape = space.get_simple_extent_dims()
+    if dtype.kind not in kinds or not dtype.isnative or len(shape) not in ndim:
+        raise ValueError(f"{name} is {dtype} of {len(shape)} dimensions")
+    place = _Place(column, dtype, shape, column.get_offset())
+    if (place.offset or 0) + place.bytes > file.id.get_filesize():
         raise ValueError(f"{name} is longer than the file")
-    return column
+    return place

@@ -28,12 +28,14 @@ LIBRARIES = (
     "cache.runtime.torchvision_compat",
     "h5py",
     "faiss",
+    "fastapi",
     "matplotlib.figure",
     "open_clip",
     "tensorboard.summary.writer.event_file_writer",
     "timm",
     "torch.distributed.run",
     "torch.utils.tensorboard",
+    "uvicorn",
     "webdataset",
 )
 
@@ -169,6 +171,7 @@ def main() -> None:
         importlib.import_module(library)
     gc.collect()
     gc.freeze()
+    os.fsync = os.fstat  # type: ignore[assignment]  # see conftest.py
     request = Server(int(sys.argv[1])).next_child()
     if request is None:
         return

@@ -11,12 +11,6 @@ from conftest import EMBED_DIM, OOD_CLASSES, make_photos
 from helpers.once import made_once
 from helpers.runs import BASE
 
-from cache import EmbeddingCache
-from cache.maintain.import_embeddings import import_embeddings
-from cache.maintain.imported import Imported
-from cache.maintain.imported_banks import ImportedTexts
-from cache.sources.data import open_data
-
 SWEEP = "seeds = [0]\n" + BASE.replace("epochs = 2", "epochs = 1")
 
 
@@ -50,6 +44,12 @@ def own(made: Path, tmp_path: Path) -> Path:
 
 def cache_of(out, photos, *, texts=None, swapped=(), order=1, banks=("labels",), with_data=True):
     """An imported cache of ``photos``: the texts of two ``swapped`` classes, rows in another ``order``."""
+    from cache import EmbeddingCache
+    from cache.maintain.import_embeddings import import_embeddings
+    from cache.maintain.imported import Imported
+    from cache.maintain.imported_banks import ImportedTexts
+    from cache.sources.data import open_data
+
     rng, folder = np.random.default_rng(0), open_data([photos])
     centres = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
@@ -81,6 +81,8 @@ def config_of(root, *settings):
 
 
 def reader(root, *, data="photos", cache="cache"):
+    from cache import EmbeddingCache
+    from cache.sources.data import open_data
     from distill.data.identity_reader import IdentityReader
 
     return IdentityReader(cache=EmbeddingCache.open(root / cache), folder=open_data([root / data]))

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ROOT
+from helpers.processes import distill
 
 from distill.deploy.limits import Limits
 from distill.deploy.model import Model
@@ -53,10 +53,14 @@ def asker(address: str) -> Ask:
 @contextmanager
 def started(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Ask]]:
     """Yield the process of the command, listening, and what asks it."""
-    command = [sys.executable, "-m", "cli", "serve", str(model), "--port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        distill("serve", model, "--port", 0, *options),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     try:

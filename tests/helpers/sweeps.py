@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_cache, make_photos
 
-import cli
-from distill.sweep.plan import Sweep
-from distill.sweep.run import Place
+if TYPE_CHECKING:
+    from distill.sweep.plan import Sweep
+    from distill.sweep.run import Place
 
 
 @pytest.fixture(scope="session")
 def place_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
     """A function that gives a place with a cache, photos and an ``out`` of its own."""
+    from distill.sweep.run import Place
+
     root = tmp_path_factory.mktemp("sweep")
     cached = make_cache(root / "cache", make_photos(root / "photos"))
     made = iter(range(1000))
@@ -39,5 +42,7 @@ def names(sweep: Sweep) -> list[str]:
 
 
 def invoke(path: str, place: Place, *more: str) -> Result:
+    import cli
+
     where = ["--cache", str(place.cache), "--data", str(place.data), "--out", str(place.out)]
     return CliRunner().invoke(cli.main, ["sweep", path, *where, *more])

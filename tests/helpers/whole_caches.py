@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from conftest import make_photos
 from helpers.once import made_once
 
-from cache.build.from_folder import FeatureOptions, cache_features
+if TYPE_CHECKING:
+    from cache.build.from_folder import FeatureOptions
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
     """A folder with photos and a cache in each format, with everything that a cache can hold; to be copied."""
+
+    from cache.build.from_folder import cache_features
 
     def build(root: Path) -> None:
         photos = make_photos(root / "photos")
@@ -33,6 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
 
 
 def options_of(name: str, teacher_dir: Path) -> FeatureOptions:
+    from cache.build.from_folder import FeatureOptions
+
     return FeatureOptions(
         model=f"local-dir:{teacher_dir}",
         device="cpu",

@@ -30,6 +30,17 @@ def build(teacher_dir, photos, tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def begun(drawn_photos, teacher_dir, tmp_path_factory):
+    """A folder with photos without texts of their classes, and their cache; to be copied."""
+    root = tmp_path_factory.mktemp("begun")
+    texts = shutil.ignore_patterns("*.txt")
+    shutil.copytree(drawn_photos, root / "photos", ignore=texts)
+    given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "batch_size": 4}
+    cache_features(root / "photos", root / "cache", FeatureOptions(**given))
+    return root
+
+
 @pytest.fixture
 def unlabelled(photos):
     """The photos without texts of their classes, so that a class may come and go."""
@@ -107,10 +118,11 @@ def add_and_remove(photos: Path, write_jpeg) -> None:
     ],
 )
 def test_only_what_is_new_is_embedded_and_the_cache_is_that_of_the_data_now(
-    build, unlabelled, tmp_path, write_jpeg, change, embedded, line
+    build, begun, photos, tmp_path, write_jpeg, change, embedded, line
 ):
-    build()
-    change(unlabelled, write_jpeg)
+    shutil.rmtree(photos)
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)  # with the times of photos, which rows know
+    change(photos, write_jpeg)
     summary, notes = build()
     assert summary.new_rows == embedded
     assert notes == ([f"photos changed: {line}"] if line else [])

@@ -17,13 +17,22 @@ from cache.runtime.errors import UserError
 OTHER = {"preprocessing": "squash"}
 
 
+@pytest.fixture(scope="module")
+def fresh(teacher_dir, drawn_photos, tmp_path_factory):
+    """The rows of a cache of the other make, where none was before."""
+    out = tmp_path_factory.mktemp("fresh") / "cache"
+    given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "batch_size": 4}
+    cache_features(drawn_photos, out, FeatureOptions(**given, **OTHER))
+    return rows_of(out)
+
+
 @pytest.fixture
 def build(teacher_dir, photos, tmp_path):
     """A function that runs stage 1 on ``photos`` in this process."""
 
-    def run(out="cache", **options):
+    def run(**options):
         given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "batch_size": 4}
-        return cache_features(photos, tmp_path / out, FeatureOptions(**{**given, **options}))
+        return cache_features(photos, tmp_path / "cache", FeatureOptions(**{**given, **options}))
 
     return run
 
@@ -32,11 +41,10 @@ def folders(root):
     return sorted(path.name for path in root.iterdir() if path.name.startswith((".", "cache")))
 
 
-def test_a_rebuilt_cache_takes_the_place_of_the_other(build, tmp_path):
+def test_a_rebuilt_cache_takes_the_place_of_the_other(build, fresh, tmp_path):
     build()
-    build("fresh", **OTHER)
     assert build(rebuild=True, **OTHER).new_rows == 39
-    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "fresh")
+    assert rows_of(tmp_path / "cache") == fresh
     assert folders(tmp_path) == ["cache"]
     assert all(not check.problem for check in verify_cache(tmp_path / "cache"))
 
@@ -47,12 +55,10 @@ def test_a_cache_of_this_make_is_not_made_again(build):
 
 
 def test_the_old_rows_stay_when_a_rebuild_fails_or_is_killed_and_the_same_command_goes_on(
-    build, photos, teacher_dir, tmp_path
+    build, fresh, photos, teacher_dir, tmp_path
 ):
     build()
     old = rows_of(tmp_path / "cache")
-    build("fresh", **OTHER)
-    new = rows_of(tmp_path / "fresh")
     words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", 0)
     words += ["--batch-size", "4", "--rebuild", "--preprocess", "squash"]
     helper = str(HELPERS / "signalled_process.py")
@@ -60,23 +66,22 @@ def test_the_old_rows_stay_when_a_rebuild_fails_or_is_killed_and_the_same_comman
     assert done.returncode == -signal.SIGKILL
     assert rows_of(tmp_path / "cache") == old
     assert build(rebuild=True, **OTHER).new_rows < 39
-    assert rows_of(tmp_path / "cache") == new
+    assert rows_of(tmp_path / "cache") == fresh
     assert folders(tmp_path) == ["cache"]
 
 
 @pytest.mark.parametrize("ending", ["cache.replaced", "/cache"])
 def test_a_rebuild_that_is_killed_between_its_two_renames_is_finished_by_any_next_command(
-    build, photos, teacher_dir, tmp_path, ending
+    build, fresh, photos, teacher_dir, tmp_path, ending
 ):
     build()
-    build("fresh", **OTHER)
     words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", 0)
     words += ["--batch-size", "4", "--rebuild", "--preprocess", "squash"]
     helper = str(HELPERS / "signalled_process.py")
     done = subprocess.run([*python(), helper, "SIGKILL", ending, "1", *words], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert build(rebuild=True, **OTHER).new_rows == 0
-    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "fresh")
+    assert rows_of(tmp_path / "cache") == fresh
     assert folders(tmp_path) == ["cache"]
 
 
@@ -91,12 +96,12 @@ def test_a_rebuild_of_a_third_make_begins_anew(build, photos, teacher_dir, tmp_p
     assert folders(tmp_path) == ["cache"]
 
 
-def test_two_processes_rebuild_a_cache(build, photos, teacher_dir, tmp_path):
+@pytest.mark.long
+def test_two_processes_rebuild_a_cache(build, fresh, photos, teacher_dir, tmp_path):
     build()
-    build("fresh", **OTHER)
     words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", 0)
     words += ["--batch-size", "4", "--rebuild", "--preprocess", "squash"]
     done = subprocess.run(torchrun(*words), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "fresh")
+    assert rows_of(tmp_path / "cache") == fresh
     assert folders(tmp_path) == ["cache"]

@@ -15,13 +15,22 @@ from cache.maintain.verify import verify_cache
 from cache.store.journal import Journal
 
 
+@pytest.fixture(scope="module")
+def whole(teacher_dir, drawn_photos, tmp_path_factory):
+    """The rows of a run that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole") / "cache"
+    given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "batch_size": 4}
+    cache_features(drawn_photos, out, FeatureOptions(**given))
+    return rows_of(out)
+
+
 @pytest.fixture
 def build(teacher_dir, photos, tmp_path):
     """A function that runs stage 1 on ``photos`` in this process."""
 
-    def run(out="cache"):
+    def run():
         given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "batch_size": 4}
-        return cache_features(photos, tmp_path / out, FeatureOptions(**given))
+        return cache_features(photos, tmp_path / "cache", FeatureOptions(**given))
 
     return run
 
@@ -55,21 +64,20 @@ def stopped(teacher_dir, photos, tmp_path):
     ],
 )
 def test_a_killed_run_is_continued_with_the_same_rows_and_none_is_embedded_twice(
-    build, stopped, tmp_path, ending, count
+    whole, build, stopped, tmp_path, ending, count
 ):
-    rows = build("whole").rows
+    rows = sum(map(len, whole.values()))
     done, kept = stopped("SIGKILL", ending, count)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert build().new_rows == rows - kept
-    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "whole")
+    assert rows_of(tmp_path / "cache") == whole
     assert all(not check.problem for check in verify_cache(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_what_was_embedded_before_a_stop_is_written_and_listed(build, stopped, tmp_path, name, status):
-    build("whole")
+def test_what_was_embedded_before_a_stop_is_written_and_listed(whole, build, stopped, tmp_path, name, status):
     # An image is opened twice: at the twentieth a row group of 8 and 4 rows of the next are embedded.
     done, kept = stopped(name, ".jpg", 39)
     assert (done.returncode, kept) == (status, 8 + 4), done.stderr
     assert build().new_rows == 39 - kept
-    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "whole")
+    assert rows_of(tmp_path / "cache") == whole

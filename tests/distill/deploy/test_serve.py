@@ -183,6 +183,7 @@ def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
             assert [one["label"] for one in predicted["labels"]] == [one["label"] for one in answer["labels"]]
 
 
+@pytest.mark.long
 def test_every_answer_is_as_openapi_promises(service, tmp_path):
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.address}/openapi.json"]
     options = ["--max-examples", "5", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]

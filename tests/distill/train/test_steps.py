@@ -38,12 +38,16 @@ def config(*settings: str) -> RunConfig:
 @pytest.fixture
 def begin(cached, photos, tmp_path):
     """A function that gives a student before its first step."""
+    students = []
 
     def begun(out, *settings):
         session = open_session(config(*settings), cache_dir=cached.path, data_dir=photos)
-        return StudentRun(session, tmp_path / out)
+        students.append(StudentRun(session, tmp_path / out))
+        return students[-1]
 
-    return begun
+    yield begun
+    for student in students:
+        student.folder.close()
 
 
 @pytest.fixture
