@@ -9,7 +9,7 @@ from helpers.runs import SMALL, numbers
 from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.train.chosen_eval import sizes_and_crops
 from distill.train.start import train as run

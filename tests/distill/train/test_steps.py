@@ -13,7 +13,7 @@ from cache.runtime.devices import widest_float
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.judge.evaluate import metrics_of
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.metrics import ClassCounts
 from distill.settings import with_settings
 from distill.student.parts import head_of, trunk_parameters
