@@ -168,9 +168,9 @@ def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str,
         error = error.__cause__
     if isinstance(error, (KeyboardInterrupt, Terminated)):
         # torchrun ends all its processes when one is lost. Those that have met that already say so.
-        first = error.__context__
-        if world_size() > 1 and isinstance(first, UserError):
-            return str(first), first.status
+        met = error.met if isinstance(error, Terminated) and world_size() > 1 else None
+        if met is not None:
+            return str(met), met.status
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         notes = getattr(error, "__notes__", None)
         kept = "what was finished is kept: the same command goes on." if keeps else ""
