@@ -23,6 +23,11 @@ def test_a_number_that_stays_the_same_stands_in_the_middle_of_an_axis_that_can_b
     assert 0 <= float(written[0]) < value < float(written[-1]) <= 2 * value
 
 
+def test_small_numbers_leave_an_axis_its_name():
+    chart = drawn([0.0006, 0.00012, 0.00001], low=0)
+    assert [text for _, text in chart.y_ticks] == ["0", "2e-4", "4e-4", "6e-4"]
+
+
 def test_zero_is_written_as_zero_and_numbers_keep_within_their_axis():
     assert [text for _, text in drawn([-0.5, 0.5]).y_ticks] == [
         "-0.6",
