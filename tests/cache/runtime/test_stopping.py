@@ -79,6 +79,13 @@ def before_it_is_told():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_process_that_torchrun_ends_before_it_met_anything_says_who_ended_it(monkeypatch):
+    asked = click.command("wait")(lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = CliRunner().invoke(cli.Program("distill", table={}, commands=[asked]), ["wait"])
+    assert ended.stderr == "Error: stopped by torchrun, which ends all processes when one is lost.\n"
+
+
 @pytest.mark.parametrize("lose", [closing_files, handling_another_error, before_it_is_told])
 def test_the_end_that_torchrun_sends_to_the_others_does_not_silence_the_error_they_met(lose, monkeypatch):
     group = cli.Program("distill", table={}, commands=[click.command("lose")(lose)])
