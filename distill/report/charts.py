@@ -198,9 +198,10 @@ def _scale(axis: Axis, values: Sequence[tuple[float, float | None]]) -> _Scale:
         low, high = max(low - room, axis.low), min(high + room, axis.high)
     ticks = MaxNLocator(nbins=5, integer=axis.whole, steps=[1, 2, 5, 10]).tick_values(low, high)
     digits = 2 - math.floor(math.log10(ticks[1] - ticks[0]))
-    ticks = ticks.round(digits) + 0.0  # summed up, 0 is 1.1e-16, and 100 beyond 100
-    low, high = max(float(ticks[0]), axis.low), min(float(ticks[-1]), axis.high)
-    return _Scale(low=low, high=high, ticks=tuple(float(tick) for tick in ticks if low <= tick <= high))
+    # Summed up, 0 is 1.1e-16 or -0, and 100 beyond 100.
+    ticks = [round(float(tick), digits) + 0.0 for tick in ticks]
+    low, high = max(ticks[0], axis.low), min(ticks[-1], axis.high)
+    return _Scale(low=low, high=high, ticks=tuple(tick for tick in ticks if low <= tick <= high))
 
 
 def _tick(value: float) -> str:
