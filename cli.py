@@ -167,14 +167,16 @@ def _explained(error: BaseException, command: str, *, debug: bool) -> tuple[str,
         error = error.__cause__
     if isinstance(error, (KeyboardInterrupt, Terminated)):
         # torchrun ends all its processes when one is lost. Those that have met that already say so.
-        first = error.__context__
-        if world_size() > 1 and isinstance(first, UserError):
-            return str(first), first.status
+        met = error.met if isinstance(error, Terminated) and world_size() > 1 else None
+        if met is not None:
+            return str(met), met.status
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         notes = getattr(error, "__notes__", None)
         kept = "what was finished is kept: the same command goes on." if keeps else ""
         words = " ".join(notes) if notes else kept
-        return f"stopped; {words}" if words else "stopped.", 128 + number
+        torchruns = number == signal.SIGTERM and world_size() > 1
+        by = " by torchrun, which ends all processes when one is lost" if torchruns else ""
+        return f"stopped{by}; {words}" if words else f"stopped{by}.", 128 + number
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
     # Stopped of distill.train, a module that --help does without.

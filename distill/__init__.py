@@ -15,7 +15,7 @@ From Python, the functions that the commands call::
 Inside, from the ground up, each importing what is before it; each room names its files::
 
     config_fields, config_checks    fields that know their values, and what does not go together
-    config, settings          the whole of a run as one frozen value; TOML, and settings by name
+    config_data, config, settings    how images are drawn; the whole of a run as one frozen value; TOML, names
     losses, objective         pure terms, and the one place that adds them up
     metrics, tip_adapter, spread    pure functions of logits, embeddings, a few numbers
     headline                  which splits and which number a run is judged by first

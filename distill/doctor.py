@@ -239,7 +239,7 @@ def _both_stages() -> Finding:
     from cache.maintain.verify import verify_cache
     from distill.demo.scenes import draw_dataset
     from distill.judge.evaluate import metrics_of
-    from distill.judge.trained_run import evaluate_run
+    from distill.judge.open_run import evaluate_run
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="distill-doctor-") as scratch:

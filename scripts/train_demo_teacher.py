@@ -124,7 +124,7 @@ def judge(out: Path) -> dict[str, float]:
 
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.demo.scenes import draw_dataset
-    from distill.judge.evaluate import evaluate_teacher
+    from distill.judge.teachers import evaluate_teacher
 
     with tempfile.TemporaryDirectory() as folder:
         data, cache = Path(folder) / "data", Path(folder) / "cache"

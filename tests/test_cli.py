@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import cli
 from cache.runtime.errors import UserError
 from cache.runtime.signals import Terminated
+from cache.sources.names import separated
 from distill.commands.export import begins_anew
 from distill.commands.train import train
 from distill.settings import RECIPES, load_recipe, names_in, with_settings
@@ -76,6 +77,31 @@ OPTIONS = {
 def test_the_set_of_options_is_what_we_mean_it_to_be():
     wanted = {words: sorted(f"--{name}" for name in names.split()) for words, names in OPTIONS.items()}
     assert options_of(cli.main) == wanted
+
+
+@pytest.mark.parametrize("words", [words for words, names in OPTIONS.items() if "names" in names.split()])
+def test_names_are_a_list_or_a_file_in_every_command(words, tmp_path, monkeypatch):
+    (option,) = [one for one in dict(commands_of(cli.main))[words].params if one.name == "names"]
+    assert "a file (@FILE, FILE.txt) with one a line" in option.help
+    monkeypatch.chdir(tmp_path)
+    for name in ("names.txt", "lemon"):
+        Path(name).write_text("apple\n\nplum, ripe\n\n")
+
+    @click.command(params=[option])
+    def told(names):
+        # predict leaves lists whole: a model may have a name with commas.
+        whole = words == "predict"
+        click.echo(
+            [part for name in names for part in (separated(name) if whole and '"' in name else [name])]
+        )
+
+    for given, names in (
+        ('"plum, ripe",fig', ["plum, ripe", "fig"]),
+        ("names.txt", ["apple", "", "plum, ripe"]),
+        ("@lemon", ["apple", "", "plum, ripe"]),
+    ):
+        assert CliRunner().invoke(told, ["--names", given]).output == f"{names}\n"
+    assert "give @lemon, or 'lemon,'" in CliRunner().invoke(told, ["--names", "lemon"]).output
 
 
 def test_every_command_has_help_with_an_example():
@@ -283,7 +309,9 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_2, "--weight-decay", "1"], 2, "Did you mean '--set optim.weight_decay='?"),
         ([*STAGE_2, "--num-workers", "1"], 2, "Did you mean '--set data.workers='?"),
         (["predict", ".", "x.jpg", "--json"], 2, "Did you mean '--format'?"),
-        (["adapt", ".", "--out", "x", "--names", "a,b"], 2, "write the names to a file, one a line"),
+        (["adapt", ".", "--out", "x", "--names", "wrong.toml"], 2, "give @wrong.toml, or 'wrong.toml,'"),
+        (["report", "run", "x", "--out", "x.html"], 2, "'distill compare run x', or one folder that holds"),
+        (["compare", "run", "x", "y"], 2, "does not take 3 runs. Fix: one folder that holds them"),
         ([*STAGE_2, "--baseline"], 2, "Did you mean '--closed-set'?"),
         ([*STAGE_2, "--model", "resnet18"], 2, "Did you mean '--arch'?"),
         (["export", ".", "--out", "x", "--neighbours", "3"], 2, "Did you mean '--nearest-images'?"),

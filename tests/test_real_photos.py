@@ -14,7 +14,7 @@ from cache.maintain.import_files import ImportOptions, import_files
 from cache.runtime.errors import UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.teachers import evaluate_teacher
 from distill.settings import with_settings
 from distill.train.start import train as run
 

@@ -29,6 +29,7 @@ ROOMS = [
         for name in (
             "config_fields",
             "config_checks",
+            "config_data",
             "config",
             "settings",
             "spread",

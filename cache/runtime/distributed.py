@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, reason_of
+from cache.runtime.signals import Terminated
 from cache.runtime.torchrun import local_rank, world_size
 
 T = TypeVar("T")
@@ -106,8 +108,13 @@ def lost_ranks() -> Iterator[None]:
     """Turn the end of another process, which an exchange with it meets, into a UserError."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, Terminated) as error:
+        # torchrun ends all processes when one is lost: its signal may come before this is told.
+        lost = error.__context__ if isinstance(error, Terminated) else error
+        if not isinstance(lost, RuntimeError):
+            raise
+        why = re.sub(r"^\[\S+\] ", "", reason_of(lost))  # without the line of whose code it is
         raise UserError(
-            f"another process of this torchrun was lost ({str(error).splitlines()[0]})",
+            f"another process of this torchrun was lost ({why})",
             fix="read what it said; then run the same command again: what is finished is kept.",
-        ) from error
+        ) from lost

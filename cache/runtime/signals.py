@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cache.runtime.errors import UserError
+
 # Names the process that a command was started by, and must not outlive.
 PARENT = "DISTILL_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -19,7 +21,13 @@ _CAN_BLOCK = hasattr(signal, "pthread_sigmask")  # not on Windows, which does no
 
 
 class Terminated(BaseException):
-    """SIGTERM. Like KeyboardInterrupt no Exception, so that nothing takes it for an error of its own."""
+    """SIGTERM. Like KeyboardInterrupt no Exception, so that nothing takes it for an error of its own.
+
+    ``met`` is the UserError that was on its way when it came, None for none. (``__context__`` does not tell:
+    an ExitStack that is being closed takes it away.)
+    """
+
+    met: UserError | None = None
 
 
 class _MainThread:
@@ -75,7 +83,9 @@ def terminating() -> Iterator[None]:
             os._exit(128 + number)
         # Once: what comes while the files are being closed, and while it is said why, must not stop that.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise_soon(Terminated())
+        ended = Terminated()
+        ended.met = next((one for one in _on_its_way() if isinstance(one, UserError)), None)
+        raise_soon(ended)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -85,6 +95,14 @@ def terminating() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _on_its_way() -> Iterator[BaseException]:
+    """Yield the exceptions that are being handled, from the innermost."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def stay_until_said() -> None:

@@ -1,9 +1,14 @@
-"""What things may be called: no name leads out of the folder where it is made a path."""
+"""What things may be called, where no name leads out of the folder it is made a path of; lists of names."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from cache.runtime.atomic_files import read_text
+from cache.runtime.errors import WrongOption
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Of names joined by zeros: an empty part, or one that is this folder or the one above.
@@ -29,3 +34,23 @@ def check_class_names(names: Sequence[str]) -> None:
     check_inner("a class", names)
     if odd := next((name for name in names if "/" in name), None):
         raise ValueError(f"a class is called {odd!r:.80}, which is no name of a folder")
+
+
+def separated(text: str) -> tuple[str, ...]:
+    """Return names that commas separate; one in double quotes keeps its own: ``"bell pepper, red",plum``.
+
+    WrongOption if it cannot be read so.
+    """
+    try:
+        parts = next(csv.reader([" ".join(text.split())], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise WrongOption(f"{text!r:.200} cannot be read ({error})", fix='give it as a,b,"c, d".') from error
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def lines_of(path: Path) -> tuple[str, ...]:
+    """Return the names of a file, one a line; '' for an empty line between others.
+
+    UserError if it is missing or no text.
+    """
+    return tuple(line.strip() for line in read_text(path).rstrip().split("\n"))

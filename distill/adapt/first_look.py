@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cache import EmbeddingCache
 from cache.build.first_look import check_model
 from cache.runtime.errors import UserError
-from distill.adapt.names import Names, read_names
+from distill.adapt.names import Names, names_to_tell_apart
 from distill.adapt.options import AdaptOptions
 from distill.adapt.photos import Photos, look
 from distill.deploy.onnx_door import check_can_export
@@ -31,11 +31,11 @@ def first_look(options: AdaptOptions) -> FirstLook:
     began, options = time.perf_counter(), options.anywhere()
     check_can_export()
     _check_out(options)
-    if options.names is None:
+    if not options.names:
         assert options.cache is not None
         EmbeddingCache.open(options.cache)
         return FirstLook(began=began)
-    names = read_names(options.names)
+    names = names_to_tell_apart(options.names)
     if options.cache is None:
         check_model(options.model)
     return FirstLook(began=began, names=names, photos=look(options.sources, names))

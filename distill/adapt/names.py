@@ -1,17 +1,16 @@
-"""The names that a model is to tell apart: a file with one a line."""
+"""The names that a model is to tell apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cache.runtime.errors import UserError, quoted, shortened
-from cache.sources.class_texts import read_lines
 from cache.sources.names import check_class_names
 
-WRITE = "write the names that the model is to tell apart, one a line."
+WRITE = "give the names that the model is to tell apart, as A,B,... or a file with one a line."
 
 
 def same(text: str) -> str:
@@ -46,33 +45,24 @@ class Names:
         path.write_text("".join(f"{name} {i} {words}\n" for name, i, words in lines), encoding="utf-8")
 
 
-def read_names(path: Path) -> Names:
-    """Read a file of names; UserError if it is no text, there are not two, or two mean the same."""
-    lines = [" ".join(line.split()) for line in read_lines(path)]
-    names = Names(words=tuple(line for line in lines if line))
+def names_to_tell_apart(given: Sequence[str]) -> Names:
+    """Return names as given, without empty ones; UserError if there are not two, or two are the same."""
+    names = Names(words=tuple(" ".join(name.split()) for name in given if name.strip()))
     if len(names.words) < 2:
-        count = f"has one name alone ({shortened(names.words[0])})" if names.words else "has no name"
-        raise UserError(f"{path} {count}, and there is nothing to tell apart", fix=WRITE)
-    _check_different(path, lines)
+        count = f"is one name alone ({shortened(names.words[0])})" if names.words else "has no name"
+        raise UserError(f"--names {count}, and there is nothing to tell apart", fix=WRITE)
+    first: dict[str, str] = {}
+    for name in names.words:
+        if not same(name):
+            raise UserError(f"--names has {quoted(name)}, which is no name", fix=WRITE)
+        if same(name) in first:
+            raise UserError(
+                f"--names has a name twice: {quoted(first[same(name)])}, {quoted(name)}",
+                fix="keep one of the two.",
+            )
+        first[same(name)] = name
     try:
         check_class_names(names.classes)
     except ValueError as error:
-        raise UserError(f"{path}: {error}", fix=WRITE) from error
+        raise UserError(f"--names: {error}", fix=WRITE) from error
     return names
-
-
-def _check_different(path: Path, lines: Sequence[str]) -> None:
-    first: dict[str, tuple[int, str]] = {}
-    for number, line in _numbered(lines):
-        before, other = first.setdefault(same(line), (number, line))
-        if before != number:
-            raise UserError(
-                f"{path} has a name twice: {quoted(other)} on line {before}, {quoted(line)} on line {number}",
-                fix="keep one of the two lines.",
-            )
-        if not same(line):
-            raise UserError(f"{path}, line {number}: {quoted(line)} is no name", fix=WRITE)
-
-
-def _numbered(lines: Iterable[str]) -> Iterable[tuple[int, str]]:
-    return ((number, line) for number, line in enumerate(lines, start=1) if line)

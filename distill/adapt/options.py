@@ -23,7 +23,7 @@ class AdaptOptions:
 
     out: Path
     sources: tuple[str, ...] = ()
-    names: Path | None = None
+    names: tuple[str, ...] = ()
     cache: Path | None = None
     model: str = ""
     pretrained: str | None = None
@@ -37,7 +37,9 @@ class AdaptOptions:
     def __post_init__(self) -> None:
         if self.cache is None and not (self.sources and self.names):
             missing = (
-                "photos: name a folder or a list" if not self.sources else "--names, a file with one a line"
+                "photos: name a folder or a list"
+                if not self.sources
+                else "--names: a list, or a file of them"
             )
             raise WrongOption(f"there are no {missing}", fix="give both, or a finished --cache.")
         if self.cache is not None and self.names:
@@ -62,7 +64,7 @@ class AdaptOptions:
 
     def anywhere(self) -> AdaptOptions:
         """Return it with the paths of what is read as they are found from any working folder."""
-        named = {"names": self.names, "cache": self.cache, "code": self.code}
+        named = {"cache": self.cache, "code": self.code}
         paths = {name: path.resolve() if path else None for name, path in named.items()}
         start = str(Path(self.start).resolve()) if self.start and Path(self.start).is_file() else self.start
         return replace(self, start=start, **paths)  # type: ignore[arg-type]

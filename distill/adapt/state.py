@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.atomic_files import digest, sha256_of, write_json
+from cache.runtime.errors import some_of
 from cache.runtime.json_values import value_of
 from cache.store.manifest import NAME as MANIFEST
 from distill.adapt.costs import Pace
@@ -66,8 +67,8 @@ def asked(options: AdaptOptions) -> dict[str, Any]:
     found = options.anywhere()
     values = {name: value for name, value in asdict(found).items() if name not in ("out", "device")}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    plain["sources"] = [*options.sources]
-    for name in ("names", "code", "start"):
+    plain |= {"sources": [*options.sources], "names": [*options.names]}
+    for name in ("code", "start"):
         path = Path(plain[name] or "")
         if plain[name] and path.is_file():
             plain[name] = f"{path} ({sha256_of(path)[:12]})"
@@ -77,10 +78,18 @@ def asked(options: AdaptOptions) -> dict[str, Any]:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each option that is another than it was; none where nothing was begun."""
     return [
-        f"--{name} was {_shown(name, before.get(name))}, and is {_shown(name, value)}"
+        _change(name, before.get(name), value)
         for name, value in now.items()
         if before and before.get(name) != value
     ]
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    if before and now and isinstance(now, list):
+        new, gone = ([one for one in a if one not in b] for a, b in ((now, before), (before, now)))
+        told = [f"{word} {some_of(those)}" for word, those in (("adds", new), ("leaves out", gone)) if those]
+        return f"--{name} {', and '.join(told) or 'has another order'}"
+    return f"--{name} was {_shown(name, before)}, and is {_shown(name, now)}"
 
 
 def inputs_of(options: Mapping[str, Any], cache: Path, photos: Path | None) -> str:
@@ -95,4 +104,4 @@ def _shown(name: str, value: Any) -> str:
         return "not given"
     if name == "budget":
         return in_words(value)
-    return " ".join(value) if isinstance(value, list) else str(value)
+    return some_of(value) if isinstance(value, list) else str(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.names import lines_of
 from distill.adapt.options import AdaptOptions, seconds_of
 from distill.adapt.outcome import Outcome
 from distill.adapt.run import adapt
@@ -19,7 +21,7 @@ def adapt_photos(
     sources: Place | Sequence[Place],
     out: Place,
     *,
-    names: Place | None = None,
+    names: Place | Sequence[str] = (),
     cache: EmbeddingCache | Place | None = None,
     budget: str | float | None = None,
     model: str = "ViT-L-14-quickgelu",
@@ -42,7 +44,7 @@ def adapt_photos(
     out
         The model's folder, for :func:`distill.load_model`; its ``work/`` keeps cache, runs and report.
     names
-        The file of the names to tell apart, one a line.
+        The names to tell apart, or the file of them, one a line.
     cache
         A finished cache in place of names and teacher; ``sources`` are then where its photos moved, ``()``:
         where they were.
@@ -72,7 +74,7 @@ def adapt_photos(
     options = AdaptOptions(
         out=Path(out),
         sources=tuple(map(str, listed(sources))),
-        names=maybe_path(names),
+        names=lines_of(Path(names)) if isinstance(names, str | os.PathLike) else tuple(names),
         cache=cache_folder(cache) if cache is not None else None,
         model=model,
         pretrained=pretrained,

@@ -12,11 +12,11 @@ from cache.runtime.errors import printable
 from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
-    NAMES_FILE,
     WEIGHTS,
     code_option,
     device_option,
     json_option,
+    names_option,
     option,
     seed_option,
     wants_weights,
@@ -46,7 +46,7 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
 
 @click.command()
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
-@option("--names", "The names to tell apart, one a line.", NAMES_FILE)
+@names_option("The names to tell apart")
 @option(
     "--out",
     "The model's folder; its work/ keeps cache and runs. Run again, it goes on.",

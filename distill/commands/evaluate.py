@@ -173,7 +173,7 @@ def _print_results(title: str, results: Mapping[str, Any]) -> None:
 def _size_and_crop(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size and crop that were asked for, else those that the run chose; None where it did not."""
     from distill.checkpoint import read_checkpoint
-    from distill.judge.trained_run import chosen_eval_in
+    from distill.judge.open_run import chosen_eval_in
     from distill.record.run_files import checkpoint_file
 
     chosen = chosen_eval_in(read_checkpoint(checkpoint_file(run, given["checkpoint"])))
@@ -233,7 +233,7 @@ def _about(result: SplitResult) -> dict[str, float]:
 
 
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
-    from distill.judge.trained_run import space_of_run
+    from distill.judge.open_run import space_of_run
 
     with working("evaluate") as progress:
         space = space_of_run(run, note=warn, progress=progress, **given)

@@ -10,10 +10,10 @@ import click
 
 from cache.runtime.errors import printable, some_of
 from distill.commands.options import (
-    NAMES_FILE,
     given_options,
     label2text_option,
     model_teacher_options,
+    names_option,
     option,
     options,
     refuse_given,
@@ -35,9 +35,7 @@ on_options = options(
         "Judge zero-shot on these labelled images; [SPLIT=]SOURCE, repeatable.",
         multiple=True,
     ),
-    option(
-        "--names names_file", "--on: the classes that compete, one a line  [default: the images']", NAMES_FILE
-    ),
+    names_option("--on: the classes that compete  [default: the images']"),
     template_option("; of --on  [default: the bank's]"),
     label2text_option,
     model_teacher_options,

@@ -100,7 +100,7 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
         from distill.fewshot.methods import teach_by_all
         from distill.fewshot.retrieval import Retrieval
         from distill.fewshot.run import FewShotOptions
-        from distill.judge.trained_run import open_trained
+        from distill.judge.open_run import open_trained
         from distill.train.stopping import Stopped
 
     methods = given.pop("methods")

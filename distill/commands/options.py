@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime import machine_limits as bounds
-from cache.runtime.atomic_files import read_text
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.torchrun import world_size
+from cache.sources.names import lines_of, separated
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -24,14 +24,6 @@ FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class _NamesFile(click.Path):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and "," in value and not Path(value).exists():
-            self.fail(f"no file is called {value!r}. Fix: write the names to a file, one a line.", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-NAMES_FILE = _NamesFile(exists=True, dir_okay=False, path_type=Path)
 # What torch takes as a seed, and TOML writes.
 LARGEST = 2**63 - 1
 SEED = click.IntRange(0, LARGEST)
@@ -145,25 +137,30 @@ def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     return tuple(word.strip() for word in (value or "").split(",") if word.strip())
 
 
-def names_option(help: str) -> Decorator:
-    """Return --names: a,b,c or a file, repeatable; the command gets a tuple, of a file one value a line."""
-    more = "; repeatable, for names with commas; a file (@FILE, FILE.txt) has one a line."
-    return option("--names A,B,...|FILE", f"{help}{more}", multiple=True, callback=_names)
+def names_option(help: str, *, separate: Callable[[str], tuple[str, ...]] = separated) -> Decorator:
+    """Return --names, the same in every command: A,B,... or a file with one a line, repeatable.
 
+    The command gets a tuple, with '' for an empty line between others. ``separate`` takes a list apart.
+    """
 
-def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    read: list[str] = []
-    for value in values:
-        # A name may be that of a file here, as 'lemon'; none ends in .txt.
-        if not value.startswith("@") and not value.endswith(".txt"):
-            read.append(value)
-            continue
+    def read(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+        names: list[str] = []
         try:
-            text = read_text(Path(value.removeprefix("@")))
+            for value in values:
+                if value.startswith("@") or value.endswith(".txt"):
+                    names += lines_of(Path(value.removeprefix("@")))
+                elif Path(value).is_file():
+                    raise WrongOption(
+                        f"{value} is a file", fix=f"give @{value}, or '{value},' for that name."
+                    )
+                else:
+                    names += separate(value)
         except UserError as error:
             raise click.BadParameter(str(error), ctx=ctx, param=option) from error
-        read += [line.strip() for line in text.split("\n") if line.strip()]
-    return tuple(read)
+        return tuple(names)
+
+    more = '; A,"B, C", or a file (@FILE, FILE.txt) with one a line. Repeatable.'
+    return option("--names A,B,...|FILE", f"{help}{more}", multiple=True, callback=read)
 
 
 TEACHERS = "open_clip name, timm:NAME, local-dir:FOLDER, hf-hub:ORG/REPO, or FILE.py:NAME, which is run."

@@ -38,7 +38,10 @@ LEAST_TOLD = 0.001
 @click.argument("model", type=EXISTING_FOLDER)
 @click.argument("images", nargs=-1, required=True)
 @option("--bank NAME", "Text bank whose classes are chosen from  [default: the run's]")
-@names_option("From these instead: labels of any text bank, or words of the model's vocabulary")
+@names_option(
+    "From these instead: labels of any text bank, or words of the model's vocabulary",
+    separate=lambda given: (given,),  # by the model, which may have a name with commas
+)
 @option("--open open_", "From all words of the model's vocabulary instead.", bool)
 @option("--top", "Labels an image.", COUNT, 5)
 @option("--reject", "Say 'none of these' of images of something else; 95% of ID images pass.", bool)

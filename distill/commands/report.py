@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import textwrap
 from dataclasses import asdict
@@ -19,8 +21,24 @@ if TYPE_CHECKING:
     from distill.spread import Spread
 
 
+def _no_more(ctx: click.Context, param: click.Parameter, more: tuple[str, ...]) -> None:
+    """Refuse runs that are given one by one to a command that takes a folder of them, or two."""
+    if not more:
+        return
+    runs = [*map(str, (ctx.params[name] for name in ("runs", "one", "other") if name in ctx.params)), *more]
+    several = f"'distill report {os.path.commonpath(map(os.path.abspath, runs))} --out report.html'"
+    two = f"'{shlex.join(['distill', 'compare', *runs])}', or " if len(runs) == 2 else ""
+    raise click.UsageError(
+        f"{ctx.command_path} does not take {len(runs)} runs. Fix: {two}one folder that holds them: {several}."
+    )
+
+
+no_more = click.argument("more", nargs=-1, metavar="", callback=_no_more, expose_value=False)
+
+
 @click.command()
 @click.argument("runs", type=EXISTING_FOLDER)
+@no_more
 @option("--out", "The HTML file; .md and .csv go beside it.", FILE_TO_WRITE, required=True)
 @option("--baseline", "Compare with this run or setting.  [default: the first]", metavar="NAME")
 def report(runs: Path, out: Path, baseline: str | None) -> None:
@@ -49,6 +67,7 @@ def report(runs: Path, out: Path, baseline: str | None) -> None:
 @click.command()
 @click.argument("one", metavar="RUN", type=FOLDER)
 @click.argument("other", metavar="RUN", type=FOLDER)
+@no_more
 @json_option("Print settings, numbers and tests as JSON.")
 def compare(one: Path, other: Path, as_json: bool) -> None:
     """Say what differs between two runs.

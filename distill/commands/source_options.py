@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime import machine_limits as bounds
-from cache.runtime.errors import UserError
-from distill.commands.options import NAMES_FILE, option, options
+from cache.runtime.errors import WrongOption
+from distill.commands.options import names_option, option, options
 
 if TYPE_CHECKING:
     from cache.sources.source_options import SourceOptions
@@ -54,9 +54,7 @@ label_options = options(
 )
 """How the labels of a source are found, and its columns."""
 
-class_names_option = option(
-    "--names names_file", "Names of classes that are given as numbers, one a line.", NAMES_FILE
-)
+class_names_option = names_option("Names of classes that are given as numbers, from 0")
 
 source_options = options(
     option(
@@ -72,7 +70,7 @@ source_options = options(
 )
 
 
-LABEL_OPTIONS = ("class_depth", *(f"{name}_column" for name in COLUMNS), "names_file")
+LABEL_OPTIONS = ("class_depth", *(f"{name}_column" for name in COLUMNS), "names")
 
 
 def source_options_of(given: dict[str, Any]) -> SourceOptions:
@@ -90,20 +88,14 @@ def source_options_of(given: dict[str, Any]) -> SourceOptions:
 
 def label_options_of(given: dict[str, Any]) -> SourceOptions:
     """Take :data:`label_options` out of ``given``; UserError where one is wrong in itself."""
-    from cache.sources.class_texts import read_lines
     from cache.sources.list_columns import Columns
     from cache.sources.source_options import SourceOptions
 
-    file = given.pop("names_file")
-    names = [line.strip() for line in read_lines(file)] if file else []
-    while names and not names[-1]:
-        names.pop()
-    if file and not names:
-        raise UserError(f"{file} has no name", fix="write one name a line.")
+    names = given.pop("names")
     if "" in names:
-        raise UserError(f"{file}, line {names.index('') + 1} has no name", fix="write one name a line.")
+        raise WrongOption(f"--names: line {names.index('') + 1} has no name", fix="write one name a line.")
     return SourceOptions(
         class_depth=given.pop("class_depth"),
         columns=Columns(**{name: given.pop(f"{name}_column") for name in COLUMNS}),
-        names=tuple(names),
+        names=names,
     )

@@ -14,7 +14,7 @@ from cache.runtime.devices import choose_device, default_workers
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import memory_here, workers_here
 from cache.sources.samples import Sample
-from distill.config import DataConfig
+from distill.config_data import DataConfig
 from distill.data.pixels import Decode, Pixels, StoredImages, image_bytes
 
 MB = 2**20

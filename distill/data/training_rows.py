@@ -15,7 +15,8 @@ from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.sources.splits import POOL
 from cache.store.split_rows import SplitRows
-from distill.config import DataConfig, RunConfig
+from distill.config import RunConfig
+from distill.config_data import DataConfig
 from distill.config_fields import require
 from distill.data.class_val import classes_aside
 from distill.data.id_val import SetAside

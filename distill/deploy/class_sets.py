@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, WrongOption, nearest_names
+from cache.sources.names import separated
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from cache.store.npz_files import read_npz, values_of
 from distill.deploy.info import undamaged
@@ -115,18 +115,10 @@ def names_in(values: Iterable[str], banks: Mapping[str, ClassSet]) -> tuple[str,
         if any(bank.find(value) is not None for bank in banks.values()):
             names.append(value)
             continue
-        names += _separated(value)
+        names += separated(value)
     if not names:
         raise WrongOption("names is empty", fix="give at least one, as a,b,c.")
     return tuple(names)
-
-
-def _separated(text: str) -> tuple[str, ...]:
-    try:
-        parts = next(csv.reader([" ".join(text.split())], skipinitialspace=True), [])
-    except csv.Error as error:
-        raise WrongOption(f"{text!r:.200} cannot be read ({error})", fix='give it as a,b,"c, d".') from error
-    return tuple(part.strip() for part in parts if part.strip())
 
 
 def pick(banks: Mapping[str, ClassSet], names: Sequence[str]) -> ClassSet:

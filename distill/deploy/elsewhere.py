@@ -24,7 +24,8 @@ from distill.deploy.class_heads import AS_THE_RUN, Wording, told_by
 from distill.deploy.run_texts import labels_of
 from distill.judge.evaluate import SplitResult, labelled_split
 from distill.judge.model import judged, outputs_of
-from distill.judge.trained_run import Opening, TrainedRun, open_trained
+from distill.judge.open_run import Opening, open_trained
+from distill.judge.trained_run import TrainedRun
 from distill.student.heads import Head
 
 ON = "on"

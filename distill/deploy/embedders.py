@@ -22,7 +22,7 @@ from cache.sources.samples import Sample
 from cache.store.split_rows import SplitRows
 from distill.deploy.embedder import Embedder, EmbedOptions
 from distill.deploy.row_files import RowNames
-from distill.judge.trained_run import open_trained
+from distill.judge.open_run import open_trained
 
 # Rows of a cache that are written at once.
 BLOCK = 4096

@@ -42,7 +42,8 @@ from distill.deploy.qat import QAT, check_for_qat, fitted_to_int8
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import with_vocabulary
-from distill.judge.trained_run import Opening, TrainedRun, open_trained
+from distill.judge.open_run import Opening, open_trained
+from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
 from distill.student.build import made_of

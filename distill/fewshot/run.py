@@ -28,7 +28,8 @@ from distill.fewshot.project import ProjectJudge
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.judge.evaluate import SplitResult
 from distill.judge.model import weights_of
-from distill.judge.trained_run import TrainedRun, open_trained
+from distill.judge.open_run import open_trained
+from distill.judge.trained_run import TrainedRun
 from distill.record.run_files import FEWSHOT, FEWSHOT_PLOT, LAST
 from distill.robotics.model import EpisodeModel
 from distill.spread import as_columns

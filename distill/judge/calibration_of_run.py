@@ -19,7 +19,8 @@ from distill.headline import SET_ASIDE
 from distill.judge.calibration import Calibration, Compared, calibrated
 from distill.judge.evaluate import Result
 from distill.judge.model import outputs_of, whole_outputs
-from distill.judge.trained_run import Opening, TrainedRun, open_trained
+from distill.judge.open_run import Opening, open_trained
+from distill.judge.trained_run import TrainedRun
 from distill.record.run_files import LAST, SUMMARY
 from distill.student.classifier import AllClasses
 from distill.student.heads import classifiers_for
@@ -32,7 +33,7 @@ MOST_IMAGES = 10_000
 def judge_run(
     run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
 ) -> tuple[dict[str, Result], Calibration | None]:
-    """Judge a run as :func:`distill.judge.trained_run.evaluate_run` does, and its student's calibration.
+    """Judge a run as :func:`distill.judge.open_run.evaluate_run` does, and its student's calibration.
 
     That is fitted on id_val, or where the run set none aside on id_test, whichever splits are asked for: by
     the run, whose summary has it, or where it is judged otherwise, here. It is None of episodes, and of a run

@@ -23,12 +23,15 @@ class Board(Protocol):
         """Close what is open."""
 
 
-def kept_id(path: Path, new: str) -> str:
-    """Return the id that a run's folder keeps of its run on a board, ``new`` where it has none yet."""
-    if not path.is_file():
-        with replacing(path) as temporary:
-            temporary.write_text(new, encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()
+def kept_id(path: Path) -> str:
+    """Return the id that a run's folder keeps of its run on a board; '' where it has none yet."""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def keep_id(path: Path, board_id: str) -> None:
+    """Keep the id of a run that has begun on a board: a resumed run goes on in it."""
+    with replacing(path) as temporary:
+        temporary.write_text(board_id, encoding="utf-8")
 
 
 def sweep_of(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,18 +35,16 @@ class Boards:
         given = (("--wandb", self.wandb), ("--mlflow", self.mlflow))
         return [word for option, name in given if name for word in (option, name)]
 
-    def open(self, folder: Path, config: RunConfig, *, first_epoch: int) -> list[Board]:
-        """Begin to write a run, or go on with it; UserError where a board cannot begin.
+    def open(self, folder: Path, config: RunConfig, *, first_epoch: int) -> Iterator[Board]:
+        """Begin to write a run, or go on with it, board by board; UserError where one cannot begin.
 
         ``first_epoch`` is the number of epochs that are written already.
         """
-        boards: list[Board] = []
         if self.wandb:
-            boards.append(WandbRun(self.wandb, folder, config))
+            yield WandbRun(self.wandb, folder, config)
         if self.mlflow:
-            boards.append(MlflowRun(self.mlflow, folder, config))
-        # Last: where a server cannot be had no file is left, and the same command can be given again.
-        return [TensorBoard(folder, first_epoch=first_epoch), *boards]
+            yield MlflowRun(self.mlflow, folder, config)
+        yield TensorBoard(folder, first_epoch=first_epoch)
 
 
 TENSORBOARD_ALONE = Boards()

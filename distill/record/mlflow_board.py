@@ -14,7 +14,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError, missing_package, printable
 from distill.config import RunConfig
-from distill.record.board import columns_of, kept_id, numbers_of, sweep_of
+from distill.record.board import columns_of, keep_id, kept_id, numbers_of, sweep_of
 from distill.settings import flat
 
 ID = "mlflow-run-id.txt"
@@ -52,7 +52,7 @@ class MlflowRun:
         mlflow, self._missed, self._status, self._epoch = mlflow_module(), 0, "KILLED", 0
         try:
             self._client = mlflow.MlflowClient()
-            self._id = self._begun(experiment, folder)
+            self._id = kept_id(folder / ID) or self._new(experiment, folder)
             self._client.update_run(self._id, status="RUNNING")
             self._log_settings(config)
         except UserError:
@@ -63,10 +63,9 @@ class MlflowRun:
                 f"MLflow cannot begin ({reason})",
                 fix="set MLFLOW_TRACKING_URI to a server that runs, as http://HOST:5000 of 'mlflow server'.",
             ) from error
+        keep_id(folder / ID, self._id)
 
-    def _begun(self, experiment: str, folder: Path) -> str:
-        if (folder / ID).is_file():
-            return kept_id(folder / ID, "")
+    def _new(self, experiment: str, folder: Path) -> str:
         with suppress(Exception):  # where it is there: runs of a sweep begin at once
             self._client.create_experiment(experiment)
         there = self._client.get_experiment_by_name(experiment)
@@ -75,7 +74,8 @@ class MlflowRun:
         sweep = sweep_of(folder)
         tags = {"sweep": sweep} if sweep else {}
         begun = self._client.create_run(there.experiment_id, run_name=folder.resolve().name, tags=tags)
-        return kept_id(folder / ID, begun.info.run_id)
+        run_id: str = begun.info.run_id
+        return run_id
 
     def _log_settings(self, config: RunConfig) -> None:
         """Log every setting; of a run that goes on they are there, and MLflow takes none twice."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError, missing_package
 from distill.config import RunConfig
-from distill.record.board import columns_of, kept_id, numbers_of, sweep_of
+from distill.record.board import columns_of, keep_id, kept_id, numbers_of, sweep_of
 
 ID = "wandb-id.txt"
 
@@ -49,7 +49,7 @@ class WandbRun:
                 name=folder.resolve().name,
                 group=sweep_of(folder) or None,
                 dir=str(folder),
-                id=kept_id(folder / ID, uuid.uuid4().hex),
+                id=kept_id(folder / ID) or uuid.uuid4().hex,
                 resume="allow",
                 reinit="create_new",  # students trained beside each other each have one
                 config=asdict(config),
@@ -61,6 +61,7 @@ class WandbRun:
                 f"Weights & Biases cannot begin ({reason})",
                 fix="run 'wandb login', or set WANDB_MODE=offline and 'wandb sync' later.",
             ) from error
+        keep_id(folder / ID, self._run.id)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one epoch."""

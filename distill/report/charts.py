@@ -192,11 +192,16 @@ def _scale(axis: Axis, values: Sequence[tuple[float, float | None]]) -> _Scale:
     low = min([*(value - (spread or 0) for value, spread in values), *axis.within])
     high = max([*(value + (spread or 0) for value, spread in values), *axis.within])
     low, high = max(low, axis.low), min(high, axis.high)
-    if low >= high:
-        low, high = max(low - 0.5, axis.low), min(high + 0.5, axis.high)
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-6 * largest:  # one number, but for rounding: it is to stand in the middle
+        room = min(largest / 2, max(0.5, largest / 100)) or 0.5
+        low, high = max(low - room, axis.low), min(high + room, axis.high)
     ticks = MaxNLocator(nbins=5, integer=axis.whole, steps=[1, 2, 5, 10]).tick_values(low, high)
-    low, high = max(float(ticks[0]), axis.low), min(float(ticks[-1]), axis.high)
-    return _Scale(low=low, high=high, ticks=tuple(float(tick) for tick in ticks if low <= tick <= high))
+    digits = 2 - math.floor(math.log10(ticks[1] - ticks[0]))
+    # Summed up, 0 is 1.1e-16 or -0, and 100 beyond 100.
+    ticks = [round(float(tick), digits) + 0.0 for tick in ticks]
+    low, high = max(ticks[0], axis.low), min(ticks[-1], axis.high)
+    return _Scale(low=low, high=high, ticks=tuple(tick for tick in ticks if low <= tick <= high))
 
 
 def _tick(value: float) -> str:

@@ -18,7 +18,7 @@ from cache.sources.samples import labels_of
 from distill.data.stream import EvalSplit
 from distill.data.support import rows_of
 from distill.headline import SET_ASIDE
-from distill.judge.evaluate import Result, TeacherJudge
+from distill.judge.evaluate import Result
 from distill.judge.model import Model
 from distill.judge.outputs import (
     LOGITS_BYTES,
@@ -31,6 +31,7 @@ from distill.judge.outputs import (
     shown_split,
     spread_sample,
 )
+from distill.judge.teachers import TeacherJudge
 from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses, Classifier
 from distill.student.heads import classifiers_for

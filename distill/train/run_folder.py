@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from cache.runtime.atomic_files import remove_temporaries, replacing, write_json
 from cache.runtime.distributed import current_ranks
-from cache.runtime.locks import only_writer
+from cache.runtime.locks import is_lock, only_writer
 from distill.config import RunConfig
 from distill.judge.outputs import RunOutputs, save_logits, save_outputs
 from distill.record.board import Board
@@ -51,6 +52,7 @@ class RunFolder:
     def __init__(self, out: Path) -> None:
         self.path, self.writes = out, current_ranks().is_first
         self._boards: list[Board] = []
+        self._began = True
         self._open = ExitStack()
         if self.writes:
             self._open.enter_context(only_writer(out))
@@ -59,13 +61,17 @@ class RunFolder:
     def begin(self, config: RunConfig, position: Position, boards: Boards) -> None:
         """Begin with TensorBoard and ``boards``, and write the config and the history so far.
 
-        A board that cannot begin leaves nothing in a new folder.
+        Where a board cannot begin, :meth:`close` leaves nothing in a new folder: the same command can be
+        given again.
         """
         if not self.writes:
             return
-        self._boards = boards.open(self.path, config, first_epoch=position.epoch)
+        self._began = (self.path / CONFIG).is_file()
+        for board in boards.open(self.path, config, first_epoch=position.epoch):
+            self._boards.append(board)
         with replacing(self.path / CONFIG) as temporary:
             temporary.write_text(to_toml(config), encoding="utf-8")
+        self._began = True
         self._write_history(position)
 
     def save(self, session: Session, position: Position) -> None:
@@ -123,3 +129,14 @@ class RunFolder:
         with self._open:
             for board in self._boards:
                 board.close()
+            if not self._began:
+                _empty(self.path)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what boards have left in a folder; all but its lock is theirs."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # a board's own process may still write there
+        elif not is_lock(path):
+            path.unlink()

@@ -30,8 +30,9 @@ from distill.demo.words import COLOURS, PATTERNS, SHAPES
 from distill.deploy.class_sets import unit
 from distill.judge.calibration import fitted_temperature
 from distill.judge.model import whole_outputs
+from distill.judge.open_run import open_trained
 from distill.judge.rejection import ACCEPTED, Scorer, auroc, fitted_scorer
-from distill.judge.trained_run import TrainedRun, open_trained
+from distill.judge.trained_run import TrainedRun
 
 OPTIONS = {"demo": Path("artifacts/demo"), "teacher": "", "halves": 10, "samples": 1000}
 ROUNDS = 1

@@ -21,7 +21,7 @@ from cache.runtime.errors import CacheMismatch
 from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
 from distill.data.identity_reader import split_identity
-from distill.judge.trained_run import space_of_run
+from distill.judge.open_run import space_of_run
 from distill.train.session import open_session
 
 

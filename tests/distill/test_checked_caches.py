@@ -12,8 +12,8 @@ from helpers.identity_runs import config_of
 
 import cli
 from cache.runtime.errors import UserError
-from distill.judge.evaluate import evaluate_teacher
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
+from distill.judge.teachers import evaluate_teacher
 from distill.train.start import train as run
 
 

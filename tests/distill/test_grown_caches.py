@@ -8,7 +8,7 @@ from helpers.runs import SMALL
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import CacheMismatch
 from distill.config import RunConfig
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.settings import with_settings
 from distill.train.start import train as run
 

@@ -19,9 +19,9 @@ from distill.deploy.export_options import ExportOptions
 from distill.deploy.info import ModelInfo
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.headline import headline_label
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.open_run import evaluate_run, space_of_run
 from distill.judge.outputs import load_outputs, read_logits
-from distill.judge.trained_run import evaluate_run, space_of_run
+from distill.judge.teachers import evaluate_teacher
 from distill.report.compare import compare_runs
 from distill.report.page import report
 from distill.settings import with_settings

@@ -20,7 +20,7 @@ from distill.data_identity import DataIdentity
 from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
 from distill.fewshot.run import FewShotOptions, few_shot
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FINISHED, Place, states
 from distill.train.start import train as run

@@ -25,8 +25,8 @@ from distill.deploy.export_options import ExportOptions
 from distill.deploy.model import Model
 from distill.fewshot.retrieval import Retrieval
 from distill.fewshot.run import FewShotOptions, few_shot
-from distill.judge.evaluate import evaluate_teacher
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
+from distill.judge.teachers import evaluate_teacher
 from distill.report.page import report
 from distill.settings import with_settings
 from distill.train.default_recipe import config_of, default_settings

@@ -13,7 +13,7 @@ from PIL import Image
 from cache.sources.decoding import load_rgb
 from cli import main
 from distill.data.augment import eval_transform
-from distill.judge.trained_run import open_trained
+from distill.judge.open_run import open_trained
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=6", "train.batch_size=6", "train.device=cpu",

@@ -24,7 +24,7 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.store.text_banks import make_bank
 from cache.teacher.load import load_teacher
 from cli import main
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.teachers import evaluate_teacher
 
 HOLD = """
 import sys

@@ -21,7 +21,7 @@ from cache.store.tar_folder import TarFolder
 from cli import main
 from distill.config import RunConfig
 from distill.data.streams import open_stream
-from distill.judge.trained_run import open_trained
+from distill.judge.open_run import open_trained
 from distill.settings import with_settings
 from distill.train.start import train
 

@@ -27,7 +27,7 @@ from cache.sources.open_set import check_apart, check_trained
 from cache.teacher.sanity import SameForAll, check_texts, stored
 from cli import main
 from distill.checkpoint import read_checkpoint
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.settings import load_recipe, with_settings
 from distill.train.start import train as run
 

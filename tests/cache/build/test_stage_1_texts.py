@@ -11,7 +11,7 @@ from conftest import COLOURS, ID_CLASSES, Counted
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import CacheMismatch, UserError
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.teachers import evaluate_teacher
 
 
 class Told(Counted):

@@ -23,8 +23,8 @@ from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.evaluate import both_kinds
+from distill.judge.open_run import evaluate_run
 from distill.judge.outputs import read_logits
-from distill.judge.trained_run import evaluate_run
 from distill.objective import distillation_objective
 from distill.settings import with_settings
 from distill.train.session import open_session
@@ -246,8 +246,8 @@ def test_a_student_can_learn_from_the_second_alone(two, photos, tmp_path):
 
 def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     from distill.judge.model import outputs_of
+    from distill.judge.open_run import open_trained
     from distill.judge.space import space_metrics
-    from distill.judge.trained_run import open_trained
 
     train(two, photos, tmp_path / "run", "train.epochs=1")
     done = CliRunner().invoke(

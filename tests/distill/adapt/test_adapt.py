@@ -136,8 +136,8 @@ def test_a_finished_cache_is_taken_with_its_names_and_photos(cached, photos, tmp
     )
     assert "the closed form" in done.stdout
     assert not (tmp_path / "model" / "work" / "cache").exists()
-    wrong = run("adapt", "--cache", cached.path, "--names", tmp_path / "x", "--out", tmp_path / "m", status=2)
-    assert "x" in wrong.stderr
+    wrong = run("adapt", "--cache", cached.path, "--names", "a,b", "--out", tmp_path / "m", status=2)
+    assert "--cache has its names already" in wrong.stderr
 
 
 @pytest.mark.long
@@ -181,8 +181,8 @@ def test_killed_in_any_stage_the_same_command_ends_as_if_it_never_was(asked, tmp
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--names", "one.txt"], 1, "has one name alone"),
-        (["--names", "nowhere.txt"], 2, "does not exist"),
+        (["--names", "one.txt"], 1, "is one name alone"),
+        (["--names", "nowhere.txt"], 2, "cannot be read"),
         ([], 2, "there are no --names"),
         (["--names", "names.txt", "--budget", "soon"], 2, "is no time: write it like 10m"),
         (

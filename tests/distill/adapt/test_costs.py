@@ -71,12 +71,18 @@ def test_with_labels_accuracy_decides_and_without_any_the_cosine():
 
 
 def test_what_is_asked_otherwise_than_before_is_said_and_a_state_that_is_not_whole_is_none(tmp_path):
-    before = {"seed": 0, "sources": ["a"], "budget": None}
+    before = {"seed": 0, "sources": ["a"], "budget": None, "names": ["fig", "plum", "lemon"]}
     assert changes({}, before) == changes(before, before) == []
     assert changes(before, {**before, "seed": 1, "budget": 60.0}) == [
         "--seed was 0, and is 1",
         "--budget was not given, and is 60 s",
     ]
+    for names, said in (
+        (["fig", "lemon", "kiwi"], "adds kiwi, and leaves out plum"),
+        (["plum", "fig", "lemon"], "has another order"),
+        ([], "was fig, plum, lemon, and is not given"),
+    ):
+        assert changes(before, {**before, "names": names}) == [f"--names {said}"]
     State(options=before).took("teacher", 2.0).took("teacher", 3.0).save(tmp_path)
     assert State.load(tmp_path).seconds == {"teacher": 5.0}
     (tmp_path / "adapt.json").write_text('{"options": 3')

@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from cache.runtime.errors import UserError
-from distill.adapt.names import read_names
+from cache.sources.names import lines_of
+from distill.adapt.names import names_to_tell_apart
 
 
 def names_of(tmp_path, content):
     path = tmp_path / "names.txt"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_names(path)
+    return names_to_tell_apart(lines_of(path))
 
 
 def test_a_folder_or_a_cell_means_a_name_whatever_its_capitals_and_signs(tmp_path):
@@ -30,11 +31,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     [
         ("", "has no name, and there is nothing to tell apart"),
         ("\n \n", "has no name"),
-        ("apple\n", r"has one name alone \('apple'\)"),
-        ("apple\nplum\nAPPLE\n", "has a name twice: 'apple' on line 1, 'APPLE' on line 3"),
-        ("red star\nplum\nred_star\n", "has a name twice: 'red star' on line 1, 'red_star' on line 3"),
+        ("apple\n", r"is one name alone \('apple'\)"),
+        ("apple\nplum\nAPPLE\n", "has a name twice: 'apple', 'APPLE'"),
+        ("red star\nplum\nred_star\n", "has a name twice: 'red star', 'red_star'"),
         ("apple\n..\n", "is called"),
-        ("apple\n__\n", "line 2: '__' is no name"),
+        ("apple\n__\n", "has '__', which is no name"),
         ("apple\nplüm\n".encode("utf-16"), "is not UTF-8 text"),
         ("apple\nplüm\n".encode("utf-16-le"), "is not UTF-8 text"),
         ("apple\nplüm\n".encode("latin-1"), "is not UTF-8 text"),

@@ -14,7 +14,7 @@ from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
 from distill.data.class_val import classes_aside
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.settings import with_settings
 from distill.train.run_folder import chosen_number
 from distill.train.session import open_session

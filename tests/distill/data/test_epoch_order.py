@@ -29,6 +29,6 @@ def test_balanced_batches_have_every_class_and_no_image_twice():
         assert len(set(batch.tolist())) == len(batch)
         assert set(labels[batch]) == {0, 1, 2, 3}
     # Three places of twelve: a class of one image has one of them.
-    assert [len(batch) for batch in batches] == [10] * len(batches)
+    assert [len(batch) for batch in batches] == [10] * 16
     again = epoch_batches(len(labels), batch_size=12, repeats=2, seed=0, epoch=0, labels=labels)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))

@@ -11,7 +11,7 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.data.stream import augment_of
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.teachers import evaluate_teacher
 
 
 def test_training_on_photos_of_several_labels_and_judging_them_is_one_line(tmp_path):

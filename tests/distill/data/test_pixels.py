@@ -23,7 +23,7 @@ from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
 from distill.fewshot.finetune import finetune_config
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.settings import with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run

@@ -27,7 +27,7 @@ from cli import main
 from distill.config import RunConfig
 from distill.data.pool import Pool, check_pool_apart, has_pool, pool_places
 from distill.deploy.export import export_run
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.report.page import report
 from distill.settings import with_settings
 from distill.sweep.plan import PlannedRun

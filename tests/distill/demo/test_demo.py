@@ -18,7 +18,7 @@ from distill.demo.scenes import draw_dataset, draw_scene
 from distill.demo.shapes import OWN
 from distill.demo.unlabelled import draw_new, draw_pool, draw_unknown
 from distill.demo.words import CLASSES, COLOURS, PATTERNS, SHAPES
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.teachers import evaluate_teacher
 from distill.student.build import build_student, made_of
 
 GIVEN = {"epochs": 1, "seed": 0, "device": "cpu", "progress": Silent()}

@@ -30,7 +30,7 @@ from distill.deploy.model import Model
 from distill.deploy.predict import predict
 from distill.judge.calibration import fitted_temperature
 from distill.judge.evaluate import metrics_of
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.metrics import harmonic_mean
 from distill.settings import with_settings
 from distill.train.start import train as run

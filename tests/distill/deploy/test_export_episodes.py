@@ -26,7 +26,7 @@ from distill.deploy.model import Model
 from distill.deploy.predict_episodes import episodes_in, predict_episodes
 from distill.deploy.web import write_web
 from distill.judge.model import outputs_of
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.train.start import train
 

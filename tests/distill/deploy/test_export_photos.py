@@ -68,7 +68,7 @@ def test_an_export_is_checked_on_raw_photos_of_odd_sizes(exported):
 
 def test_photos_are_taken_as_they_are_and_with_odd_sides(trained, exported):
     from distill.deploy.check import judged_splits
-    from distill.judge.trained_run import open_trained
+    from distill.judge.open_run import open_trained
 
     opened = open_trained(trained / "run", device="cpu")
     judged = judged_splits(opened, lambda images: np.ones((len(images), 4), dtype=np.float32), most=9)

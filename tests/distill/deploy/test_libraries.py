@@ -91,6 +91,7 @@ def test_a_student_of_torchvision_whose_photos_are_squashed_whole_is_loaded_by_a
     run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "run")
     info = export_run(tmp_path / "run", tmp_path / "model", ExportOptions(formats=EVERY, nearest_images=0))
     for name in ("open_clip", "timm"):
+        assert info.measured[name]["as_loaded"].keys() == info.measured["float32"]["splits"].keys()
         for split, numbers in info.measured[name]["as_loaded"].items():
             assert numbers["cosine_least"] > 0.9999
             assert numbers["all_accuracy"] == info.measured["float32"]["splits"][split]["all_accuracy"]
@@ -111,7 +112,7 @@ def test_open_clip_and_timm_say_what_the_student_says_with_their_own_preprocessi
     network, prepare = load_timm(exported)
     rows = UnitEmbedding(network)(torch.from_numpy(np.stack([prepare(load_rgb(photo)) for photo in photos])))
     np.testing.assert_allclose(rows.detach().numpy(), expected, atol=1e-4)
-    assert all(n["cosine_least"] > 0.9999 for n in info.measured["timm"]["as_loaded"].values())
+    assert min(n["cosine_least"] for n in info.measured["timm"]["as_loaded"].values()) > 0.9999
     clip = load_clip(exported)
     own = clip.embed(np.stack([clip.prepare(load_rgb(photo)) for photo in photos]))
     measured = info.measured["open_clip"]

@@ -18,7 +18,7 @@ from cache.sources.decoding import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.nearest_images import NearestImages, nearest_images_of
 from distill.deploy.run_texts import class_sets_of
-from distill.judge.trained_run import open_trained
+from distill.judge.open_run import open_trained
 
 
 def test_the_nearest_come_first_each_with_its_own_cosine():

@@ -112,7 +112,9 @@ def test_predicting_imports_neither_torch_nor_h5py(trained, plain, tmp_path):
 
 def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tmp_path):
     photos = trained / "photos" / "val"
-    assert "lemon" in invoke("predict", plain, photos).stdout
+    shutil.copy(val_photos(trained)[0], tmp_path / "one.jpg")  # no path with a class's name
+    told = invoke("predict", plain, tmp_path / "one.jpg", "--names", "lemon,plum").stdout
+    assert {"lemon", "plum", "one.jpg"} <= {*told.replace(str(tmp_path) + "/", "").split()}, told
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     ended = invoke("predict", plain, photos, broken, "--names", "lemon,plum", "--format", "jsonl")

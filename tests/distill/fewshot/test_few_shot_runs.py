@@ -28,7 +28,7 @@ from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.evaluate import both_kinds
 from distill.judge.model import outputs_of
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.objective import nearest_texts
 from distill.settings import with_settings
 from distill.train.session import open_session

@@ -16,7 +16,7 @@ from PIL import Image
 import cli
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
-from distill.judge.evaluate import evaluate_teacher, metrics_of
+from distill.judge.evaluate import metrics_of
 from distill.judge.outputs import (
     Answers,
     RunOutputs,
@@ -26,6 +26,7 @@ from distill.judge.outputs import (
     save_outputs,
     spread_sample,
 )
+from distill.judge.teachers import evaluate_teacher
 from distill.settings import with_settings
 from distill.train.outputs_of_run import pictures_to_keep
 from distill.train.start import train as run

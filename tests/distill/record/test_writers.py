@@ -216,17 +216,25 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
     assert words[words.index("--wandb") + 1 :][:1] == [project] if project else "--wandb" not in words
 
 
-def test_a_mode_that_wandb_does_not_know_is_one_line(cached, photos, tmp_path, offline, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(UserError, match="ofline") as caught:
-        run(
-            config(),
-            cache_dir=cached.path,
-            data_dir=photos,
-            out=tmp_path / "run",
-            boards=Boards(wandb="students"),
-        )
-    assert "\n" not in str(caught.value)
+def test_a_board_that_cannot_begin_is_one_line_and_leaves_no_run(
+    cached, photos, tmp_path, offline, monkeypatch
+):
+    pytest.importorskip("mlflow", reason="needs the extra 'mlflow'")
+    where = {"cache_dir": cached.path, "data_dir": photos, "out": tmp_path / "run"}
+    boards = Boards(wandb="students", mlflow="students")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # the proxy of offline is nobody's
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for wandb_mode, why in (
+        ("offline", r"MLflow cannot begin .*set MLFLOW_TRACKING_URI"),  # W&B has begun by then
+        ("ofline", r"Weights & Biases cannot begin .*ofline"),
+    ):
+        monkeypatch.setenv("WANDB_MODE", wandb_mode)
+        with pytest.raises(UserError, match=why) as caught:
+            run(config(), **where, boards=boards)
+        assert "\n" not in str(caught.value)
+        written()
+        assert not where["out"].exists()
 
 
 def test_a_run_that_is_not_told_to_leaves_wandb_alone(cached, photos, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from cache.runtime.errors import UserError
 from distill.report.answer import answers
 from distill.report.collect import collect
 from distill.report.costs import cost_table, why_not
-from distill.report.curves import metric_charts, optimiser_charts
+from distill.report.curves import metric_charts
 from distill.report.effects import factors, heat_maps, main_effects
 from distill.report.page import report
 from distill.report.tables import main_table
@@ -128,11 +128,6 @@ def test_all_accuracies_have_one_scale_epochs_from_1_and_chance_and_teacher_as_l
         assert all(0 <= float(number) <= 100 for _, number in chart.y_ticks)
     lines = {chart.title: [level.label for _, level in chart.levels] for chart in charts}
     assert lines == {"OOD": ["teacher 96.0", "chance 20.0"], "ID": ["chance 25.0"]}
-
-
-def test_small_numbers_leave_an_axis_its_name(grid):
-    (rate,) = [chart for chart in optimiser_charts(part_of(grid)) if chart.title == "Learning rate"]
-    assert all(len(text) <= 5 for _, text in rate.y_ticks)
 
 
 def test_costs_are_compared_on_one_machine_of_runs_that_were_alone(tmp_path):

@@ -22,8 +22,8 @@ from cache.sources.episodes import EpisodeFolder
 from distill.config import FewShotConfig, RunConfig
 from distill.fewshot.finetune import finetune_config
 from distill.fewshot.run import FewShotOptions, few_shot
-from distill.judge.evaluate import evaluate_teacher
-from distill.judge.trained_run import evaluate_run, space_of_run
+from distill.judge.open_run import evaluate_run, space_of_run
+from distill.judge.teachers import evaluate_teacher
 from distill.settings import load_recipe, with_settings
 from distill.train.default_recipe import default_recipe
 from distill.train.session import open_session

@@ -13,7 +13,7 @@ from helpers.runs import SMALL
 
 from distill.config import RunConfig
 from distill.data.training_data import TeacherRows
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.student.centring import Centre
 from distill.train.start import train as run

@@ -19,7 +19,7 @@ from cache.store.checksums import append_checksum
 from cache.teacher.load import load_teacher
 from cache.teacher.text_tower import TextTower, save_text_tower
 from distill.config import PromptConfig, RunConfig
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.objective import distillation_objective
 from distill.settings import with_settings
 from distill.student.prompts import LearntTexts, PromptLearner, class_words, export_prompts, open_texts

@@ -14,8 +14,8 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.judge.outputs import read_logits
-from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run

@@ -53,8 +53,8 @@ def test_the_papers_sweep_adds_one_part_after_the_other_with_three_seeds_each():
     ],
 )
 def test_the_papers_sweep_takes_the_recipe_and_the_repeats_of_a_data_set(settings, name, repeats):
-    for run in load_sweep("paper", settings=settings).runs:
-        assert (run.config.optim.name, run.config.data.repeat_epochs) == (name, repeats)
+    configs = [run.config for run in load_sweep("paper", settings=settings).runs]
+    assert {(config.optim.name, config.data.repeat_epochs) for config in configs} == {(name, repeats)}
 
 
 def test_every_run_of_the_papers_sweep_trains_where_the_cache_has_what_it_takes(photos, tmp_path):

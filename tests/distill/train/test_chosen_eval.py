@@ -9,7 +9,7 @@ from helpers.runs import SMALL, numbers
 from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.train.chosen_eval import sizes_and_crops
 from distill.train.start import train as run
@@ -59,6 +59,7 @@ def test_a_size_that_the_network_does_not_take_is_left_out_with_the_reason(train
     arch = ("student.arch=timm:vit_tiny_patch16_224", 'student.kwargs=["depth=1"]')
     chosen = train(*CHOOSE, *arch)["chosen_eval"]
     assert len(chosen["scores"]) == 2
+    assert len(chosen["left_out"]) == 2
     assert all("cannot be judged at" in reason for reason in chosen["left_out"].values())
 
 

@@ -18,7 +18,7 @@ from cache.runtime.errors import UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
 from distill.deploy.export import export_run
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.settings import with_settings
 from distill.student.build import build_student
 from distill.train.head_only import line_of

@@ -73,7 +73,9 @@ def test_a_layer_has_the_decay_times_the_rate_of_the_one_above_it():
 def test_the_trunk_has_its_share_of_the_rate_and_the_head_the_whole(arch):
     student = build_student(arch, embed_dim=8, image_size=32)
     head = {id(own) for own in head_parameters(student)}
-    for name, scale in scales(student, "optim.trunk_scale=0.1").items():
+    found = scales(student, "optim.trunk_scale=0.1")
+    assert {*found.values()} == {1, 0.1}
+    for name, scale in found.items():
         assert scale == (1 if id(student.get_parameter(name)) in head else 0.1)
 
 

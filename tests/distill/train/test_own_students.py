@@ -21,7 +21,7 @@ from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
 from distill.deploy.model import Model
 from distill.fewshot.run import FewShotOptions, few_shot
-from distill.judge.trained_run import evaluate_run, open_trained
+from distill.judge.open_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.student.build import Origin, build_student
 from distill.sweep.plan import load_sweep

@@ -13,7 +13,7 @@ from cache.runtime.devices import widest_float
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.judge.evaluate import metrics_of
-from distill.judge.trained_run import evaluate_run
+from distill.judge.open_run import evaluate_run
 from distill.metrics import ClassCounts
 from distill.settings import with_settings
 from distill.student.parts import head_of, trunk_parameters
@@ -73,8 +73,8 @@ def after_steps(student_run):
 
 
 def moved(before, after):
-    """How far the weights went, as one vector."""
-    return torch.cat([(after[name] - before[name]).flatten() for name in before])
+    """How far the weights went, as one vector of float64."""
+    return torch.cat([(after[name].double() - before[name].double()).flatten() for name in before])
 
 
 @pytest.mark.parametrize("size", [8, 10])  # the second: of 10, 10 and 4 images
@@ -111,6 +111,17 @@ def test_a_gradient_is_cut_to_the_length_asked_for_after_it_was_unscaled(begin, 
     assert moved(start, far).norm() > 0.5 * 0.02
     direction = torch.nn.functional.cosine_similarity(moved(start, near), moved(start, far), dim=0)
     assert direction == pytest.approx(1, abs=1e-3)
+    whole = moved(start, far).norm().item() / 0.5  # without momentum a step is the rate times the gradient
+    for one in (free, cut):
+        assert one.sums.metrics()["grad_norm"] == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_gradients_norm_of_an_epoch_is_the_mean_of_its_steps(begin):
+    student_run = begin("run", *ADDS_UP, "train.batch_size=6", "optim.accumulate=3", "optim.lr=0.1")
+    start, (*_, third, fourth) = state(student_run), list(after_steps(student_run))
+    norms = [moved(*two).norm().item() / 0.1 for two in ((start, third), (third, fourth))]
+    assert norms[0] != pytest.approx(norms[1], rel=0.01)
+    assert student_run.sums.metrics()["grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-4)
 
 
 def test_a_moving_average_is_that_of_the_weights_and_buffers_after_every_step(begin):

@@ -26,7 +26,7 @@ from cli import main
 from distill.config import RunConfig
 from distill.data.streams import open_stream
 from distill.fewshot.run import FewShotOptions, few_shot
-from distill.judge.trained_run import evaluate_run, open_trained, space_of_run
+from distill.judge.open_run import evaluate_run, open_trained, space_of_run
 from distill.settings import load_recipe, with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run

@@ -26,8 +26,9 @@ from distill.data.epoch_order import epoch_batches
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels, SquashedPhoto
 from distill.data.training_rows import join_training_rows
-from distill.judge.evaluate import both_kinds, evaluate, evaluate_teacher
-from distill.judge.trained_run import evaluate_run
+from distill.judge.evaluate import both_kinds, evaluate
+from distill.judge.open_run import evaluate_run
+from distill.judge.teachers import evaluate_teacher
 from distill.record.peak_memory import peak_resident
 from distill.record.run_log import last_mean
 from distill.settings import with_settings
