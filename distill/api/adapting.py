@@ -10,10 +10,12 @@ from cache.runtime.errors import UserError
 from distill.adapt.options import AdaptOptions, seconds_of
 from distill.adapt.outcome import Outcome
 from distill.adapt.run import adapt
-from distill.api.given import Place, Watching, cache_folder, listed, maybe_path, watched
+from distill.api.given import Place, Watching, listed, maybe_cache, maybe_path, watched
 from distill.api.traces import without_a_trace
+from distill.api.words import told_in_python
 
 
+@told_in_python()
 @without_a_trace()
 def adapt_photos(
     sources: Place | Sequence[Place],
@@ -73,7 +75,7 @@ def adapt_photos(
         out=Path(out),
         sources=tuple(map(str, listed(sources))),
         names=maybe_path(names),
-        cache=cache_folder(cache) if cache is not None else None,
+        cache=maybe_cache(cache),
         model=model,
         pretrained=pretrained,
         arch=arch,

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from distill.api.given import Place, Watching, existing_folder, listed, maybe_path, watched
+from cache.reader import EmbeddingCache
+from cache.runtime.errors import UserError
+from distill.api.given import Place, Watching, existing_folder, listed, maybe_cache, maybe_path, watched
 from distill.api.traces import without_a_trace
 from distill.api.training import TrainedStudent
+from distill.api.words import told_in_python
 from distill.data.folders import Data, given_of
 from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
@@ -31,7 +34,7 @@ class Exporting(TypedDict, total=False):
     check_images: int
     nearest_images: int
     checkpoint: str
-    cache: Place | None
+    cache: EmbeddingCache | Place | None
     code: Place | None
     unknowns: str | Sequence[str]
     data_name: str
@@ -60,6 +63,7 @@ class Exported:
         return f"Exported({str(self.folder)!r}: {self.info.arch}, {sizes})"
 
 
+@told_in_python(Exporting)
 @without_a_trace()
 def export(
     run: TrainedStudent | Place,
@@ -118,16 +122,18 @@ def export(
 
 def _options(more: Exporting) -> dict[str, Any]:
     """Return options of Python as :class:`ExportOptions` takes them."""
-    words = more.get("vocabulary")
-    source = None
+    words, teacher, source = more.get("vocabulary"), more.get("teacher_model"), None
     if words is not None:
-        teacher = {name: more.get(name) for name in ("teacher_model", "pretrained")}
-        source = VocabularySource(words=Path(words), **teacher)  # type: ignore[arg-type]
+        source = VocabularySource(words=Path(words), teacher_model=teacher, pretrained=more.get("pretrained"))
+    elif teacher is not None or more.get("pretrained") is not None:
+        raise UserError(
+            "teacher_model and pretrained are of vocabulary", fix="give that too, or leave them out."
+        )
     own = ("vocabulary", "teacher_model", "pretrained", "cache", "code", "unknowns")
     return {
         **{name: value for name, value in more.items() if name not in own},
         "vocabulary": source,
-        "cache_dir": maybe_path(more.get("cache")),
+        "cache_dir": maybe_cache(more.get("cache")),
         "code": maybe_path(more.get("code")),
         "unknowns": listed(more.get("unknowns")),
     }

@@ -15,6 +15,7 @@ from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
 from distill.api.given import Place, Watching, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
+from distill.api.words import told_in_python
 
 
 class Reading(TypedDict, total=False):
@@ -69,6 +70,7 @@ class Features(Reading, total=False):
 _PATHS = ("label2text", "descriptions", "captions")
 
 
+@told_in_python(Features)
 @without_a_trace()
 def cache_features(
     source: Data,

@@ -42,6 +42,11 @@ def cache_folder(cache: EmbeddingCache | Place) -> Path:
     return cache.path if isinstance(cache, EmbeddingCache) else existing_folder(cache, what="a cache")
 
 
+def maybe_cache(cache: EmbeddingCache | Place | None) -> Path | None:
+    """Return the folder of a cache, None for none; raises as :func:`cache_folder`."""
+    return None if cache is None else cache_folder(cache)
+
+
 def maybe_path(place: Place | None) -> Path | None:
     """Return a path, None for none."""
     return None if place is None else Path(place)
@@ -49,9 +54,10 @@ def maybe_path(place: Place | None) -> Path | None:
 
 def setting_lines(settings: Settings) -> tuple[str, ...]:
     """Return settings as ``section.key=value`` lines."""
-    if isinstance(settings, str):  # a sequence too, of letters
+    # A text is a sequence too, of letters.
+    if isinstance(settings, str) or not isinstance(settings, Mapping | Sequence):
         raise UserError(
-            f"settings is the text {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
+            f"settings is {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
         )
     if not isinstance(settings, Mapping):
         return tuple(settings)

@@ -40,7 +40,7 @@ class PreparedPhoto(nn.Module):
         """
         pixels = (2 * torch.arange(side) + 1) * self.resize
         away = (pixels[None] - (2 * self.kept[:, None] + 1) * side).abs()
-        counts = torch.clamp(2 * torch.sym_max(side, self.resize) - away, min=0)
+        counts = (-away + 2 * torch.sym_max(side, self.resize)).clamp(min=0)
         return counts.float() / counts.sum(dim=1, keepdim=True).float()
 
     def forward(self, image: Tensor) -> Tensor:
