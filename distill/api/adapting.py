@@ -91,6 +91,10 @@ def adapt_photos(
 
 def _seconds(budget: str | float | None) -> float | None:
     try:
-        return seconds_of(budget) if isinstance(budget, str) else budget
+        if isinstance(budget, str) or budget is None:
+            return seconds_of(budget) if budget is not None else None
+        if not budget > 0:
+            raise ValueError(f"{budget!r:.80} is no time")
+        return budget
     except ValueError as error:
         raise UserError(f"budget: {error}", fix="give seconds, or a text such as 10m.") from error

@@ -9,7 +9,16 @@ from typing import Any, TypedDict, Unpack
 
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
-from distill.api.given import Place, Watching, existing_folder, listed, maybe_cache, maybe_path, watched
+from distill.api.given import (
+    Place,
+    Watching,
+    check_given,
+    existing_folder,
+    listed,
+    maybe_cache,
+    maybe_path,
+    watched,
+)
 from distill.api.traces import without_a_trace
 from distill.api.training import TrainedStudent
 from distill.api.words import told_in_python
@@ -41,6 +50,10 @@ class Exporting(TypedDict, total=False):
     vocabulary: Place | None
     teacher_model: str | None
     pretrained: str | None
+
+
+_CHOICES = {"preprocessing": ("outside", "graph"), "int8": ("static", "qat")}
+_LEAST = {"check_images": 1, "nearest_images": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +135,7 @@ def export(
 
 def _options(more: Exporting) -> dict[str, Any]:
     """Return options of Python as :class:`ExportOptions` takes them."""
+    check_given(more, choices=_CHOICES, least=_LEAST)
     words, teacher, source = more.get("vocabulary"), more.get("teacher_model"), None
     if words is not None:
         source = VocabularySource(words=Path(words), teacher_model=teacher, pretrained=more.get("pretrained"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.progress import Progress, Silent, progress_for
 from distill.settings import toml_value
 
@@ -73,6 +73,20 @@ def _written(name: str, value: Any) -> str:
         raise UserError(
             f"{name} is a {type(value).__name__}", fix="give a number, a text, a truth value, or a list."
         ) from error
+
+
+def check_given(
+    given: Mapping[str, Any], *, choices: Mapping[str, Sequence[str]], least: Mapping[str, int]
+) -> None:
+    """Refuse what is none of an argument's choices, or less than the least; UserError. None is not given."""
+    for name, some in choices.items():
+        if (value := given.get(name)) is not None and value not in some:
+            near = nearest_names(value, some) if isinstance(value, str) else ""
+            raise UserError(f"{name} is {value!r:.80}", fix=f"{near}choose from {', '.join(some)}.")
+    for name, number in least.items():
+        value = given.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < number):
+            raise UserError(f"{name} is {value!r:.80}", fix=f"give a whole number of at least {number}.")
 
 
 def listed(one_or_several: Any) -> tuple[Any, ...]:
