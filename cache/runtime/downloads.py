@@ -6,7 +6,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import Request, build_opener
 
 from cache.runtime.amounts import BYTES
 from cache.runtime.atomic_files import replacing
@@ -44,7 +44,8 @@ def url_file(url: str, file: Path, *, begins: str = "") -> Path:
         return file
     request = Request(url, headers={"User-Agent": "distill"})
     with (
-        urlopen(request, timeout=SECONDS) as source,
+        # An opener of its own: the shared one asks for ever the proxy that was set when it was first used.
+        build_opener().open(request, timeout=SECONDS) as source,
         replacing(file) as temporary,
         open(temporary, "wb") as out,
         closing(progress_for(f"downloading {file.name}", BYTES)) as progress,

@@ -83,3 +83,12 @@ def test_weights_of_an_address_are_there_whole_or_not_at_all(hub, tmp_path, monk
     assert url_file(url, file, begins=sha256(whole).hexdigest()[:8]).read_bytes() == whole
     assert f"{len(whole) / 1e6:.1f} MB of" in shown.getvalue()
     assert url_file("http://127.0.0.1:9/model.safetensors", file) == file  # which is there
+
+
+def test_a_proxy_that_is_no_longer_set_is_no_longer_asked(hub, tmp_path, monkeypatch):
+    url, file = f"{hub}/me/tiny/open_clip_config.json", tmp_path / "config.json"
+    with monkeypatch.context() as earlier:
+        earlier.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
+        with pytest.raises(OSError, match="refused"):
+            url_file(url, file)
+    assert url_file(url, file).is_file()
