@@ -94,12 +94,12 @@ def title_of(module: ModuleType) -> str:
     return (module.__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def measure(name: str, words: Sequence[str]) -> None:
-    """Measure one thing, print its table, write its JSON, and keep it where that is asked for."""
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return what reads a benchmark's arguments; UserError where it is not measured by a command of this."""
     module = module_of(name)
     if not hasattr(module, "measure"):
         raise UserError(f"{name} has numbers alone", fix="its section of BENCHMARKS.md has the commands.")
-    from benchmarks.turns import about, positive
+    from benchmarks.turns import positive
 
     parser = argparse.ArgumentParser(
         prog=f"bench.py {name}",
@@ -118,7 +118,15 @@ def measure(name: str, words: Sequence[str]) -> None:
         help="Measure all ways in this process: starts sooner, but memory is not each way's own.",
     )
     add_options(parser, module.OPTIONS)
-    args = parser.parse_args(words)
+    return parser
+
+
+def measure(name: str, words: Sequence[str]) -> None:
+    """Measure one thing, print its table, write its JSON, and keep it where that is asked for."""
+    from benchmarks.turns import about
+
+    module = module_of(name)
+    args = parser_of(name).parse_args(words)
     rows, details = module.measure(args)
     run = {
         "command": f"python scripts/bench.py {name} {shlex.join(_without_where(words))}".strip(),

@@ -22,6 +22,8 @@ from gpu.report import goals, written
 from gpu.wheels import listing, with_wheels
 
 ROOT = Path(__file__).parent.parent
+# Of a result, beside its command, what BENCHMARKS.md keeps.
+KEPT = ("date", "card", "driver", "versions", "rows")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -31,10 +33,13 @@ def main(words: Sequence[str] | None = None) -> int:
         print(listing())
         return 0
     if args.keep_from:
-        return keep(json.loads(args.keep_from.read_bytes()), args.keep)
+        return keep(earlier(args.keep_from), args.keep)
     if args.part:
         return one_part(args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"Error: {args.out} cannot be a folder ({error.strerror}). Fix: choose another --out.")
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
         if problem := with_wheels(os.environ.get("WHEELS", ""), Path(scratch) / "packages"):
             print(f"Error: {problem}", file=sys.stderr)
@@ -61,6 +66,17 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     if args.keep and args.device == "cpu" and not args.keep_from:
         parser.error("--keep is of a GPU's numbers: leave out --device cpu")
     return args
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """Return what an earlier check wrote; the program ends with one line where that cannot be read."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_bytes())
+        if not {"command", *KEPT} <= result.keys():
+            raise ValueError("it holds something else")
+    except (OSError, ValueError, AttributeError) as error:
+        sys.exit(f"Error: {path} is no result of this check ({error}). Fix: give a gpu_check.json.")
+    return result
 
 
 def all_parts(args: argparse.Namespace, scratch: Path) -> tuple[list[Outcome], dict[str, Any]]:
@@ -140,7 +156,7 @@ def keep_in(folder: Path, result: dict[str, Any], machine: str) -> None:
     if machine not in names:
         said = [row["said"] for row in result["rows"] if row["part"] == "machine"]
         bench.write_json(folder / "machines.json", names | {machine: "; ".join(said)})
-    run = {name: result[name] for name in ("date", "card", "driver", "versions", "rows")}
+    run = {name: result[name] for name in KEPT}
     command = f"{result['command']} --keep MACHINE"
     bench.keep("gpu", {"machine": machine, "command": command, **run}, folder)
     kept = bench.kept_of("gpu", folder)

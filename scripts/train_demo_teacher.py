@@ -1,4 +1,4 @@
-"""Trains the small CLIP that ships with `distill demo`, with open_clip's own model and loss.
+"""Trains the small CLIP that ships with `distill demo`, a model of open_clip's.
 
     python scripts/train_demo_teacher.py --out distill/demo/teacher
 
@@ -12,31 +12,25 @@ The shipped weights took 738 s on one thread of an AMD EPYC (avx512_bf16), torch
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-# Before open_clip, which imports torchvision itself.
-import cache.runtime.torchvision_compat  # noqa: F401
-
-# isort: split
-
-# Not through cache.teacher, which loads teachers: this makes one, with open_clip's own loss.
-import open_clip
-from open_clip.loss import ClipLoss
+import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import Tensor
 
 from cache.runtime.atomic_files import replacing, write_json
 from cache.sources.class_texts import DESCRIPTION_TEMPLATE, LABEL_TEMPLATE
+from cache.teacher.open_clip_teacher import network_of
+from cache.teacher.tokenizers import load_tokenizer
 from distill.demo.scenes import draw_scene
 from distill.demo.words import CLASSES
 
 MEAN = STD = (0.5, 0.5, 0.5)
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 24},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
@@ -70,9 +64,15 @@ def text_for(number: int, caption: str, way: int) -> str:
     return DESCRIPTION_TEMPLATE.format(name, CLASSES[number].description) if way == 1 else caption
 
 
+def clip_loss(image_rows_BD: Tensor, text_rows_BD: Tensor, scale: Tensor) -> Tensor:
+    """Return CLIP's loss: cross-entropy of each image among the texts, and of each text among the images."""
+    logits_BB, own = scale * image_rows_BD @ text_rows_BD.T, torch.arange(len(image_rows_BD))
+    return (F.cross_entropy(logits_BB, own) + F.cross_entropy(logits_BB.T, own)) / 2
+
+
 def train(model: torch.nn.Module, steps: int, per_class: int, seed: int) -> set[int]:
     """Train in place; every batch has one picture of every class. Returns the tokens that were met."""
-    tokenizer, loss_of = open_clip.get_tokenizer("ViT-B-32"), ClipLoss()
+    tokenizer = load_tokenizer(MODEL["text_cfg"], where="the demo's teacher", folder=None).tokenizer
     began = time.time()
     pictures, captions = draw(per_class, 64)
     print(f"{pictures.shape[0] * per_class:,} pictures drawn in {time.time() - began:.0f} s", flush=True)
@@ -89,7 +89,7 @@ def train(model: torch.nn.Module, steps: int, per_class: int, seed: int) -> set[
         images = normalise(pictures[torch.arange(len(CLASSES)), torch.from_numpy(chosen)])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             image_rows, text_rows, scale = model(images.contiguous(memory_format=torch.channels_last), tokens)
-        loss = loss_of(image_rows.float(), text_rows.float(), scale)
+        loss = clip_loss(image_rows.float(), text_rows.float(), scale)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    model = open_clip.CLIP(**json.loads(json.dumps(MODEL))).to(memory_format=torch.channels_last)
+    model = network_of(MODEL).to(memory_format=torch.channels_last)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     began = time.time()
     met = train(model.train(), args.steps, args.per_class, args.seed)

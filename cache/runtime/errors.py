@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,6 +23,10 @@ class UserError(Exception):
         super().__init__(f"{problem.rstrip('.')}. Fix: {fix}")
         self.problem = problem
         self.fix = fix
+
+    def reworded(self, words: Callable[[str], str]) -> None:
+        """Say the same in other words."""
+        UserError.__init__(self, words(self.problem), fix=words(self.fix))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As it is, an exception with a keyword argument can be pickled, but not brought back.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cache import EmbeddingCache
 from cache.build.first_look import check_model
-from cache.runtime.errors import UserError
 from distill.adapt.names import Names, names_to_tell_apart
 from distill.adapt.options import AdaptOptions
 from distill.adapt.photos import Photos, look
+from distill.deploy.new_folder import check_begun
 from distill.deploy.onnx_door import check_can_export
 
 
@@ -30,7 +30,7 @@ def first_look(options: AdaptOptions) -> FirstLook:
     """
     began, options = time.perf_counter(), options.anywhere()
     check_can_export()
-    _check_out(options)
+    check_begun(options.out, options.work, what="adaptation")
     if not options.names:
         assert options.cache is not None
         EmbeddingCache.open(options.cache)
@@ -39,13 +39,3 @@ def first_look(options: AdaptOptions) -> FirstLook:
     if options.cache is None:
         check_model(options.model)
     return FirstLook(began=began, names=names, photos=look(options.sources, names))
-
-
-def _check_out(options: AdaptOptions) -> None:
-    out = options.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file", fix="choose a folder for --out.")
-    if out.is_dir() and any(out.iterdir()) and not options.work.is_dir():
-        raise UserError(
-            f"{out} is not empty, and no adaptation was begun in it", fix="choose another --out, or empty it."
-        )

@@ -12,10 +12,12 @@ from cache.sources.names import lines_of
 from distill.adapt.options import AdaptOptions, seconds_of
 from distill.adapt.outcome import Outcome
 from distill.adapt.run import adapt
-from distill.api.given import Place, Watching, cache_folder, listed, maybe_path, watched
+from distill.api.given import Place, Watching, listed, maybe_cache, maybe_path, watched
 from distill.api.traces import without_a_trace
+from distill.api.words import told_in_python
 
 
+@told_in_python()
 @without_a_trace()
 def adapt_photos(
     sources: Place | Sequence[Place],
@@ -75,7 +77,7 @@ def adapt_photos(
         out=Path(out),
         sources=tuple(map(str, listed(sources))),
         names=lines_of(Path(names)) if isinstance(names, str | os.PathLike) else tuple(names),
-        cache=cache_folder(cache) if cache is not None else None,
+        cache=maybe_cache(cache),
         model=model,
         pretrained=pretrained,
         arch=arch,
@@ -91,6 +93,10 @@ def adapt_photos(
 
 def _seconds(budget: str | float | None) -> float | None:
     try:
-        return seconds_of(budget) if isinstance(budget, str) else budget
+        if isinstance(budget, str) or budget is None:
+            return seconds_of(budget) if budget is not None else None
+        if not budget > 0:
+            raise ValueError(f"{budget!r:.80} is no time")
+        return budget
     except ValueError as error:
         raise UserError(f"budget: {error}", fix="give seconds, or a text such as 10m.") from error

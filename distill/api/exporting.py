@@ -7,10 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from cache.reader import EmbeddingCache
 from cache.runtime.amounts import in_bytes
-from distill.api.given import Place, Watching, existing_folder, listed, maybe_path, watched
+from cache.runtime.errors import UserError
+from distill.api.given import (
+    Place,
+    Watching,
+    check_given,
+    existing_folder,
+    listed,
+    maybe_cache,
+    maybe_path,
+    watched,
+)
 from distill.api.traces import without_a_trace
 from distill.api.training import TrainedStudent
+from distill.api.words import told_in_python
 from distill.data.folders import Data, given_of
 from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
@@ -32,13 +44,17 @@ class Exporting(TypedDict, total=False):
     check_images: int
     nearest_images: int
     checkpoint: str
-    cache: Place | None
+    cache: EmbeddingCache | Place | None
     code: Place | None
     unknowns: str | Sequence[str]
     data_name: str
     vocabulary: Place | None
     teacher_model: str | None
     pretrained: str | None
+
+
+_CHOICES = {"preprocessing": ("outside", "graph"), "int8": ("static", "qat")}
+_LEAST = {"check_images": 1, "nearest_images": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +77,7 @@ class Exported:
         return f"Exported({str(self.folder)!r}: {self.info.arch}, {sizes})"
 
 
+@told_in_python(Exporting)
 @without_a_trace()
 def export(
     run: TrainedStudent | Place,
@@ -119,16 +136,19 @@ def export(
 
 def _options(more: Exporting) -> dict[str, Any]:
     """Return options of Python as :class:`ExportOptions` takes them."""
-    words = more.get("vocabulary")
-    source = None
+    check_given(more, choices=_CHOICES, least=_LEAST)
+    words, teacher, source = more.get("vocabulary"), more.get("teacher_model"), None
     if words is not None:
-        teacher = {name: more.get(name) for name in ("teacher_model", "pretrained")}
-        source = VocabularySource(words=Path(words), **teacher)  # type: ignore[arg-type]
+        source = VocabularySource(words=Path(words), teacher_model=teacher, pretrained=more.get("pretrained"))
+    elif teacher is not None or more.get("pretrained") is not None:
+        raise UserError(
+            "teacher_model and pretrained are of vocabulary", fix="give that too, or leave them out."
+        )
     own = ("vocabulary", "teacher_model", "pretrained", "cache", "code", "unknowns")
     return {
         **{name: value for name, value in more.items() if name not in own},
         "vocabulary": source,
-        "cache_dir": maybe_path(more.get("cache")),
+        "cache_dir": maybe_cache(more.get("cache")),
         "code": maybe_path(more.get("code")),
         "unknowns": listed(more.get("unknowns")),
     }

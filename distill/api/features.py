@@ -9,12 +9,14 @@ from typing import Any, TypedDict, Unpack, cast
 from cache.build.from_folder import FeatureOptions
 from cache.build.from_folder import cache_features as build_cache
 from cache.reader import EmbeddingCache
+from cache.runtime.errors import UserError, nearest_names
 from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, listed, maybe_path, watched
+from distill.api.given import Place, Watching, check_given, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
+from distill.api.words import told_in_python
 
 
 class Reading(TypedDict, total=False):
@@ -66,9 +68,24 @@ class Features(Reading, total=False):
     teacher: str
 
 
+_CHOICES = {
+    "preprocessing": ("model", "squash"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "format": ("hdf5", "webdataset"),
+    "dtype": ("float16", "float32"),
+    "view_policy": ("crop_flip", "randaugment"),
+    "store": ("raw", "pca128-int8"),
+    "pixels_format": ("raw", "jpeg"),
+}
+_LEAST = {
+    **dict.fromkeys(("batch_size", "views"), 1),
+    **dict.fromkeys(("workers", "neighbours", "support_views", "support_shots"), 0),
+    "pixels": 8,
+}
 _PATHS = ("label2text", "descriptions", "captions")
 
 
+@told_in_python(Features)
 @without_a_trace()
 def cache_features(
     source: Data,
@@ -127,6 +144,7 @@ def cache_features(
 
 def _options(more: Features) -> dict[str, Any]:
     """Return options of Python as :class:`FeatureOptions` takes them."""
+    check_given(more, choices=_CHOICES, least=_LEAST)
     options: dict[str, Any] = {n: v for n, v in more.items() if n not in Reading.__annotations__}
     options |= {name: maybe_path(cast(Any, value)) for name, value in more.items() if name in _PATHS}
     if "templates" in more:
@@ -142,6 +160,14 @@ def reading_of(given: Reading) -> SourceOptions:
     return SourceOptions(
         rule=SplitRule.parse(rule) if rule else None,
         class_depth=given.get("class_depth", 1),
-        columns=Columns(**given.get("columns", {})),
+        columns=_columns(given.get("columns", {})),
         names=tuple(given.get("names", ())),
     )
+
+
+def _columns(given: Mapping[str, str]) -> Columns:
+    names = Columns.__dataclass_fields__
+    if wrong := next((name for name in given if name not in names), None):
+        near = nearest_names(wrong, names)
+        raise UserError(f"columns names {wrong!r}", fix=f"{near}choose from {', '.join(names)}.")
+    return Columns(**given)

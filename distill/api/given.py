@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.progress import Progress, Silent, progress_for
 from distill.settings import toml_value
 
@@ -42,6 +42,11 @@ def cache_folder(cache: EmbeddingCache | Place) -> Path:
     return cache.path if isinstance(cache, EmbeddingCache) else existing_folder(cache, what="a cache")
 
 
+def maybe_cache(cache: EmbeddingCache | Place | None) -> Path | None:
+    """Return the folder of a cache, None for none; raises as :func:`cache_folder`."""
+    return None if cache is None else cache_folder(cache)
+
+
 def maybe_path(place: Place | None) -> Path | None:
     """Return a path, None for none."""
     return None if place is None else Path(place)
@@ -49,9 +54,10 @@ def maybe_path(place: Place | None) -> Path | None:
 
 def setting_lines(settings: Settings) -> tuple[str, ...]:
     """Return settings as ``section.key=value`` lines."""
-    if isinstance(settings, str):  # a sequence too, of letters
+    # A text is a sequence too, of letters.
+    if isinstance(settings, str) or not isinstance(settings, Mapping | Sequence):
         raise UserError(
-            f"settings is the text {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
+            f"settings is {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
         )
     if not isinstance(settings, Mapping):
         return tuple(settings)
@@ -67,6 +73,20 @@ def _written(name: str, value: Any) -> str:
         raise UserError(
             f"{name} is a {type(value).__name__}", fix="give a number, a text, a truth value, or a list."
         ) from error
+
+
+def check_given(
+    given: Mapping[str, Any], *, choices: Mapping[str, Sequence[str]], least: Mapping[str, int]
+) -> None:
+    """Refuse what is none of an argument's choices, or less than the least; UserError. None is not given."""
+    for name, some in choices.items():
+        if (value := given.get(name)) is not None and value not in some:
+            near = nearest_names(value, some) if isinstance(value, str) else ""
+            raise UserError(f"{name} is {value!r:.80}", fix=f"{near}choose from {', '.join(some)}.")
+    for name, number in least.items():
+        value = given.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < number):
+            raise UserError(f"{name} is {value!r:.80}", fix=f"give a whole number of at least {number}.")
 
 
 def listed(one_or_several: Any) -> tuple[Any, ...]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.reader import EmbeddingCache
+from cache.runtime.errors import UserError
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import is_cache
-from distill.api.given import Place, existing_folder, listed, maybe_path
+from distill.api.given import Place, existing_folder, listed, maybe_cache, maybe_path
 from distill.api.traces import without_a_trace
 from distill.api.training import TrainedStudent
+from distill.api.words import told_in_python
 from distill.data.folders import Data, given_of
 from distill.headline import headline
 from distill.judge.calibration import Calibration
@@ -50,6 +52,7 @@ class Evaluation:
         return f"Evaluation({str(self.folder)!r}: {numbers})"
 
 
+@told_in_python()
 @without_a_trace()
 def evaluate(
     run_or_cache: TrainedStudent | EmbeddingCache | Place,
@@ -58,7 +61,7 @@ def evaluate(
     text: str | None = None,
     teacher: str | None = None,
     data: Data = None,
-    cache: Place | None = None,
+    cache: EmbeddingCache | Place | None = None,
     checkpoint: str = "last",
     code: Place | None = None,
     device: str = "auto",
@@ -105,23 +108,32 @@ def evaluate(
     folder = _folder_of(run_or_cache)
     splits = listed(split)
     if is_cache(folder):
+        _refuse({"data": data, "cache": cache, "code": code}, folder, "a cache: it is of a run")
         name: str = teacher or getattr(run_or_cache, "teacher_name", None) or MAIN_TEACHER
         judged = judge_teachers(
             folder, name, splits=splits, text=text or "", check=check, note=lambda line: None
         )
         return Evaluation(folder=folder, splits=judged[name])
+    _refuse({"teacher": teacher}, folder, "a run: it is of a cache")
     results, calibration = judge_run(
         folder,
         splits=splits,
         text=text,
         data_dir=given_of(data),
-        cache_dir=maybe_path(cache),
+        cache_dir=maybe_cache(cache),
         checkpoint=checkpoint,
         code=maybe_path(code),
         device=device,
         check=check,
     )
     return Evaluation(folder=folder, splits=results, calibration=calibration)
+
+
+def _refuse(given: Mapping[str, object], folder: Path, other: str) -> None:
+    """Refuse arguments that would do nothing."""
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"{name} is given, and {folder} is {other}", fix="leave it out.")
 
 
 def _folder_of(run_or_cache: TrainedStudent | EmbeddingCache | Place) -> Path:

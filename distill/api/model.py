@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.sources.decoders import in_its_place
-from distill.api.given import Place, existing_folder
+from distill.api.given import Place, existing_folder, listed
 from distill.api.images import OneImage, as_list, is_one, named, prepared, refuse_unread
+from distill.api.words import told_in_python
 from distill.deploy.class_sets import unit
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model, Prediction
@@ -61,7 +62,7 @@ class ImageModel:
         images: OneImage,
         *,
         top: int = ...,
-        names: Sequence[str] = ...,
+        names: str | Sequence[str] = ...,
         bank: str | None = ...,
         open: bool = ...,
         reject: bool = ...,
@@ -74,19 +75,20 @@ class ImageModel:
         images: Iterable[OneImage],
         *,
         top: int = ...,
-        names: Sequence[str] = ...,
+        names: str | Sequence[str] = ...,
         bank: str | None = ...,
         open: bool = ...,
         reject: bool = ...,
         batch_size: int = ...,
         errors: Literal["raise", "keep"] = ...,
     ) -> list[Prediction]: ...
+    @told_in_python()
     def predict(
         self,
         images: Any,
         *,
         top: int = 5,
-        names: Sequence[str] = (),
+        names: str | Sequence[str] = (),
         bank: str | None = None,
         open: bool = False,
         reject: bool = False,
@@ -128,9 +130,8 @@ class ImageModel:
         """
         if open and (names or bank or reject):
             raise UserError("open=True chooses from all words", fix="leave names, bank and reject out.")
-        if top < 1 or batch_size < 1:
-            raise UserError(f"top is {top} and batch_size {batch_size}", fix="give 1 or more.")
-        classes = self.opened.open_set if open else self.opened.class_set(bank=bank, names=tuple(names))
+        _check_counts(top=top, batch_size=batch_size)
+        classes = self.opened.open_set if open else self.opened.class_set(bank=bank, names=listed(names))
         given = named(as_list(images))
         answers: list[Prediction] = []
         for one in predicted(
@@ -147,6 +148,7 @@ class ImageModel:
             answers.append(one)
         return answers[0] if is_one(images) else answers
 
+    @told_in_python()
     def embed(self, images: OneImage | Iterable[OneImage], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Return the embedding of one image, float32 [D], or of several, [N, D]: rows of length 1.
 
@@ -158,6 +160,7 @@ class ImageModel:
         UserError
             If an image cannot be read.
         """
+        _check_counts(batch_size=batch_size)
         rows: list[NDArray[np.float32]] = []
         given = named(as_list(images))
         for batch in prepared_batches(
@@ -171,6 +174,13 @@ class ImageModel:
         return stacked[0] if is_one(images) else stacked
 
 
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name} is {count}", fix="give 1 or more.")
+
+
+@told_in_python()
 def load_model(folder: Place, *, precision: str | None = None, threads: int = 0) -> ImageModel:
     """Open an exported model of photos. It needs onnxruntime, no torch, no teacher and no GPU.
 

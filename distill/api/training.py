@@ -11,6 +11,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
 from distill.api.given import Place, Settings, Watching, cache_folder, maybe_path, setting_lines, watched
 from distill.api.traces import without_a_trace
+from distill.api.words import told_in_python
 from distill.data.folders import Data, given_of
 from distill.headline import headline, headline_splits
 from distill.record.boards import Boards
@@ -41,6 +42,7 @@ class TrainedStudent:
         return f"TrainedStudent({str(self.folder)!r}: {numbers or 'nothing to judge it on'})"
 
 
+@told_in_python()
 @without_a_trace()
 def train_student(
     cache: EmbeddingCache | Place | None,

@@ -28,6 +28,10 @@ def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
 
     Example: distill demo
     """
+    from distill.demo.unlabelled import UNKNOWN
+    from distill.deploy.new_folder import check_begun
+
+    check_begun(out, out / UNKNOWN, what="demo")
     with loading():
         from distill.demo.run import run_demo
 

@@ -15,7 +15,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
-from distill.demo.unlabelled import draw_new, draw_pool, draw_unknown
+from distill.demo.unlabelled import UNKNOWN, draw_new, draw_pool, draw_unknown
 from distill.demo.words import CLASSES
 from distill.deploy.export import export_run
 from distill.deploy.export_options import ExportOptions
@@ -62,7 +62,7 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, progress: Progre
     data, cache, run = out / "data", out / "cache", out / "runs" / "student"
     config = config_of(epochs=epochs, seed=seed, device=device)
     check_same(run, config)
-    draw(data, out / "unknown", progress)
+    draw(data, out / UNKNOWN, progress)
     progress.note("the teacher looks at every picture, once")
     progress.start(0, "the teacher")
     options = FeatureOptions(model=f"local-dir:{TEACHER}", device=device)
@@ -137,7 +137,7 @@ def calibration_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def asked(run: Path, model: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Export the student, unless that was done, and ask it about a picture of a class without labels."""
-    new, unknown = out / "new.jpg", out / "unknown"
+    new, unknown = out / "new.jpg", out / UNKNOWN
     if not (model / MODEL_JSON).is_file():
         progress.note("exporting")
         export_run(run, model, ExportOptions(unknowns=(str(unknown),)), progress=progress)

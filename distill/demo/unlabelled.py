@@ -14,6 +14,8 @@ from distill.demo.scenes import JPEG_QUALITY, draw_scene
 from distill.demo.shapes import OWN, Kinds
 from distill.demo.words import CLASSES, ShapeClass
 
+# The folder of some of none of its classes, beside the data; a demo draws it first.
+UNKNOWN = "unknown"
 # Of the other classes those of half of the patterns are in the pool; what is unknown is of the other half.
 IN_POOL = len(OTHER_CLASSES) // 2
 # Beside those of the splits that have labels.

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.turns import Row
 from cache.teacher.load import load_teacher
@@ -66,15 +67,15 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     for run in sorted((args.demo / "runs").iterdir()):
         trained = open_trained(run, device="cpu")
         if not rows:
-            rows += _rows("teacher", trained, unit(words.numpy()), args, of_teacher=True)
-        rows += _rows(run.name.partition("-")[0], trained, unit(words.numpy()), args)
+            rows += _rows("teacher", trained, words, args, of_teacher=True)
+        rows += _rows(run.name.partition("-")[0], trained, words, args)
     return rows, {"words": len(vocabulary())}
 
 
 def _rows(
     who: str,
     trained: TrainedRun,
-    words: NDArray[np.float32],
+    words: Tensor,
     args: argparse.Namespace,
     *,
     of_teacher: bool = False,
@@ -86,11 +87,16 @@ def _rows(
         kept = trained.cache.split(name)
         theirs = kept.embeddings[kept.find([*split.keys])]
         images[name], own[name] = unit(theirs if of_teacher else outputs.numpy()), labels.numpy()
-    names = unit(trained.cache.text_bank(trained.config.text).class_texts(splits["id_test"].class_names))
+    bank = trained.cache.text_bank(trained.config.text)
+    names, words_VD = (
+        unit((texts if of_teacher else trained.heads[0].texts_in_its_space(texts)).numpy())
+        for texts in (torch.from_numpy(bank.class_texts(splits["id_test"].class_names)), words)
+    )
     known, of_known, unknown = images["id_test"], own["id_test"], images["ood_test"]
     temperature = fitted_temperature(known @ names.T, of_known)
     scorer, without = (
-        fitted_scorer(known, of_known, names, words=some, temperature=temperature) for some in (words, None)
+        fitted_scorer(known, of_known, names, words=some, temperature=temperature)
+        for some in (words_VD, None)
     )
     score = _scores(scorer, without)
     tries = [(score(known, names), score(unknown, names))]

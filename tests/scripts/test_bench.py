@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -118,6 +119,16 @@ def test_bench_lists_every_benchmark_and_each_is_tried_here(capsys):
     files = {path.stem for path in bench.RESULTS.glob("*.py")}
     ours = {"turns", "steps", "pictures", "cache_now", "cache_before", "cache_memmap", "cache_probe"}
     assert files - {"__init__", *ours} == set(bench.NAMES) - {"load", "million"}
+
+
+def test_every_command_of_the_page_is_one_that_is_read():
+    page = (ROOT / "scripts" / "BENCHMARKS.md").read_text()
+    commands = [line.split() for line in re.findall(r"^    python scripts/bench.py (.*)", page, re.MULTILINE)]
+    assert len(commands) > 20
+    for name, *words in commands:
+        bench.parser_of(name).parse_args(
+            [{"BATCH": "2", "PRECISION": "float32"}.get(word, word) for word in words]
+        )
 
 
 def test_ways_take_turns_and_ratios_are_medians_of_each_rounds_ratio():

@@ -104,6 +104,15 @@ def test_words_that_do_not_fit_are_a_usage_error(words):
     assert left.value.code == 2
 
 
+def test_an_earlier_result_that_is_none_is_told_in_one_line(tmp_path):
+    for content in ("{", '{"rows": []}'):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(
+            SystemExit, match=r"x.json is no result of this check .*Fix: give a gpu_check.json"
+        ):
+            gpu_check.main(["--keep-from", str(tmp_path / "x.json"), "--keep", "X"])
+
+
 @pytest.mark.long
 def test_wheels_of_a_folder_are_importable_and_nothing_else_is_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])

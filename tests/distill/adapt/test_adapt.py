@@ -190,7 +190,7 @@ def test_killed_in_any_stage_the_same_command_ends_as_if_it_never_was(asked, tmp
             2,
             "lies in photos, all pictures of which are learnt from",
         ),
-        (["--names", "names.txt", "--out", "full"], 1, "is not empty, and no adaptation was begun in it"),
+        (["--names", "names.txt", "--out", "full"], 1, "and no adaptation was begun in it"),
         (["--names", "names.txt", "--start", "nowhere.pt"], 1, "nowhere.pt does not exist"),
         (["--names", "names.txt", "--model", "ViT-B-32", "--pretrained", ""], 2, "needs --pretrained"),
     ],

@@ -168,9 +168,19 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.export("nowhere", "out"), "nowhere does not exist"),
         (lambda: distill.train_student("nowhere", "out"), "nowhere does not exist"),
         (lambda: distill.train_student(None, "out"), "no cache is given"),
-        (lambda: distill.train_student(ROOT, "out", settings="train.epochs=1"), "settings is the text"),
+        (lambda: distill.train_student(ROOT, "out", settings="train.epochs=1"), "settings is 'train"),
         (lambda: distill.train_student(ROOT, "out", settings={"train.epochs": object()}), "train.epochs is a object"),
         (lambda: distill.cache_features("nowhere", "out", model="local-dir:x"), "nowhere"),
+        (lambda: distill.cache_features(ROOT, "out", split="half"), "^split 'half' is not of the form"),
+        (lambda: distill.cache_features(ROOT, "out", model="ViT-B-32"), "Fix: give pretrained with"),
+        (lambda: distill.cache_features(ROOT, "out", precision="float8"), "precision is 'float8'.*choose from auto"),
+        (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*at least 1"),
+        (lambda: distill.cache_features(ROOT, "out", columns={"labl": "x"}), "columns names 'labl'.*'label'"),
+        (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget=0), "budget: 0 is no time"),
+        (lambda: distill.export(ROOT, "out", formats="onx"), "^formats names 'onx'"),
+        (lambda: distill.export(ROOT, "out", pretrained="x"), "^teacher_model and pretrained are of vocabulary"),
+        (lambda: distill.evaluate(ROOT, teacher="second"), "teacher is given, and .* is a run"),
+        (lambda: distill.adapt_photos(ROOT, "out"), "^there are no names, a file"),
         (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget="soon"), "'soon' is no time"),
     ],
 )  # fmt: skip
@@ -179,6 +189,15 @@ def test_what_is_wrong_is_one_line_with_what_to_do(here, call, words):
         call()
     assert "Fix: " in str(told.value)
     assert [*here.iterdir()] == []
+
+
+def test_a_setting_that_is_wrong_is_told_by_its_name(here, cached):
+    for settings, words in (
+        ({"optim.lr": -1}, "^optim.lr is -1.0"),
+        (["lr=1"], "^lr is not a setting.*'optim.lr'"),
+    ):
+        with pytest.raises(distill.UserError, match=words):
+            distill.train_student(cached, "out", settings=settings)
 
 
 def test_a_module_of_the_users_that_is_called_cache_is_named(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.exported import invoke
 from safetensors import safe_open
 
 from cache.runtime.errors import UserError
@@ -141,3 +142,11 @@ def test_run_again_the_demo_makes_nothing_anew_and_refuses_other_settings(of_dem
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
     with pytest.raises(UserError, match=r"is of 1 epochs and seed 0, not 2 and 0.*another --out"):
         run_demo(out, **{**GIVEN, "epochs": 2})
+
+
+def test_a_folder_of_other_things_is_left_as_it_is(tmp_path):
+    (tmp_path / "data").mkdir()
+    done = invoke("demo", "--out", tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "holds other files (data), and no demo was begun in it. Fix: choose another --out" in done.stderr
+    assert [*tmp_path.rglob("*")] == [tmp_path / "data"]
