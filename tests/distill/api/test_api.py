@@ -176,12 +176,13 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.cache_features(ROOT, "out", precision="float8"), "precision is 'float8'.*choose from auto"),
         (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*at least 1"),
         (lambda: distill.cache_features(ROOT, "out", columns={"labl": "x"}), "columns names 'labl'.*'label'"),
-        (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget=0), "budget: 0 is no time"),
+        (lambda: distill.adapt_photos(ROOT, "out", names=["a", "b"], budget=0), "budget: 0 is no time"),
         (lambda: distill.export(ROOT, "out", formats="onx"), "^formats names 'onx'"),
         (lambda: distill.export(ROOT, "out", pretrained="x"), "^teacher_model and pretrained are of vocabulary"),
         (lambda: distill.evaluate(ROOT, teacher="second"), "teacher is given, and .* is a run"),
-        (lambda: distill.adapt_photos(ROOT, "out"), "^there are no names, a file"),
-        (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget="soon"), "'soon' is no time"),
+        (lambda: distill.adapt_photos(ROOT, "out"), "^there are no names: a list, or a file"),
+        (lambda: distill.cache_features(ROOT, "out", names="n.txt"), "^n.txt cannot be read"),
+        (lambda: distill.adapt_photos(ROOT, "out", names=["a", "b"], budget="soon"), "'soon' is no time"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_what_to_do(here, call, words):
