@@ -22,15 +22,15 @@ class DataConfig:
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
     much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
     half of the machine's); ``shuffle_buffer`` is how many images a process holds to mix them where a cache's
-    tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
-    GPU, else one (never more than four a core, or 16); ``views`` replays what the cache keeps of views, each
-    with the teacher's embedding of it, in place of ``policy`` and ``scale_min``: auto wherever it has them of
-    every image; ``shared_classes`` lets classes be in train and in the OOD test as well; ``pool_share`` is
-    the share of a batch that are images without a label, -1 by their number; ``class_val`` is the share of
-    train's classes set aside to choose on, ``pool_val`` that of a pool alone which is compared with the
-    teacher's answers; ``choose_by`` says whether id_val or class_val chooses the best checkpoint, auto is
-    id_val where there is one; ``balanced`` draws every class alike often; ``mixup`` is alpha of that (arXiv
-    1710.09412), 0 is off.
+    tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a GPU,
+    else one (never more than four a core, or 16); ``replay_views`` replays what the cache keeps of views,
+    each with the teacher's embedding of it, in place of ``policy`` and ``scale_min``: auto wherever it has
+    them of every image; ``shared_classes`` lets classes be in train and in the OOD test as well;
+    ``pool_share`` is the share of a batch that are images without a label, -1 by their number;
+    ``class_val`` is the share of train's classes set aside to choose on, ``pool_val`` that of a pool alone
+    which is compared with the teacher's answers; ``choose_by`` says whether id_val or class_val chooses the
+    best checkpoint, auto is id_val where there is one; ``balanced`` draws every class alike often;
+    ``mixup`` is alpha of that (arXiv 1710.09412), 0 is off.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
-from cache.sources.names import lines_of
 from distill.adapt.options import AdaptOptions, seconds_of
 from distill.adapt.outcome import Outcome
 from distill.adapt.run import adapt
-from distill.api.given import Place, Watching, listed, maybe_cache, maybe_path, watched
+from distill.api.given import Place, Watching, listed, maybe_cache, maybe_path, names_of, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -76,7 +74,7 @@ def adapt_photos(
     options = AdaptOptions(
         out=Path(out),
         sources=tuple(map(str, listed(sources))),
-        names=lines_of(Path(names)) if isinstance(names, str | os.PathLike) else tuple(names),
+        names=names_of(names),
         cache=maybe_cache(cache),
         model=model,
         pretrained=pretrained,

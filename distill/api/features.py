@@ -14,7 +14,7 @@ from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, check_given, listed, maybe_path, watched
+from distill.api.given import Place, Watching, check_given, listed, maybe_path, names_of, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -24,12 +24,13 @@ class Reading(TypedDict, total=False):
 
     ``split`` is the rule for labelled images that have none, ``"id_test=0.2,ood_test=0.3 of classes"``;
     ``class_depth`` the folder below the split that is the class, 1 the first, -1 the last; ``names`` those of
-    classes that are given as numbers; ``columns`` what a list's columns are called, ``{"label": "species"}``.
+    classes that are given as numbers, or the file of them, one a line; ``columns`` what a list's columns are
+    called, ``{"label": "species"}``.
     """
 
     split: str
     class_depth: int
-    names: Sequence[str]
+    names: Place | Sequence[str]
     columns: Mapping[str, str]
 
 
@@ -156,12 +157,14 @@ def _options(more: Features) -> dict[str, Any]:
 
 def reading_of(given: Reading) -> SourceOptions:
     """Return how sources are read; UserError where the rule is none."""
-    rule = given.get("split")
+    rule, names = given.get("split"), names_of(given.get("names", ()))
+    if "" in names:
+        raise UserError(f"names: line {names.index('') + 1} has no name", fix="write one name a line.")
     return SourceOptions(
         rule=SplitRule.parse(rule) if rule else None,
         class_depth=given.get("class_depth", 1),
         columns=_columns(given.get("columns", {})),
-        names=tuple(given.get("names", ())),
+        names=names,
     )
 
 

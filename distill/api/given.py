@@ -11,6 +11,7 @@ from typing import Any
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.progress import Progress, Silent, progress_for
+from cache.sources.names import lines_of
 from distill.settings import toml_value
 
 Place = str | os.PathLike[str]
@@ -87,6 +88,11 @@ def check_given(
         value = given.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < number):
             raise UserError(f"{name} is {value!r:.80}", fix=f"give a whole number of at least {number}.")
+
+
+def names_of(names: Place | Sequence[str]) -> tuple[str, ...]:
+    """Return names, or those of a file with one a line; UserError if it is missing or no text."""
+    return lines_of(Path(names)) if isinstance(names, str | os.PathLike) else tuple(names)
 
 
 def listed(one_or_several: Any) -> tuple[Any, ...]:

@@ -11,6 +11,8 @@ from dataclasses import fields
 
 from cache.store import manifest
 from distill.record import run_files
+from distill.record.mlflow_board import ID as MLFLOW_ID
+from distill.record.wandb_board import ID as WANDB_ID
 
 CACHE = f"""# Files
 
@@ -61,7 +63,9 @@ RUN = f"""## A run
 | `{run_files.SUMMARY}` | means of the last five epochs, versions, hardware, the cache's fingerprint, the identity of the data, seconds, peak memory |
 | `{run_files.METRICS}`, `{run_files.CSV}` | one line an epoch, each loss by its name |
 | `{run_files.CURVES}` | the same as a picture |
-| `tensorboard/`, `wandb/` | events for TensorBoard; with `--wandb` what Weights & Biases keeps |
+| `events.out.tfevents.*` | events for TensorBoard |
+| `wandb/`, `{WANDB_ID}` | with `--wandb` what Weights & Biases keeps, and its id of the run |
+| `{MLFLOW_ID}` | with `--mlflow` its id of the run |
 | `{run_files.OUTPUTS}` | what the student says of every test image |
 | `{run_files.LOGITS}` | its logits over all classes, by key and class name |
 | `{run_files.LAST}` | the checkpoint that `--resume` goes on from |

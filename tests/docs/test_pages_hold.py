@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -60,6 +61,14 @@ def test_every_command_has_the_options_that_are_written(page):
                     parsed(words)
                 except (click.ClickException, AssertionError) as error:
                     pytest.fail(f"{name_of(page)}, line {block.line}: distill {' '.join(words)}: {error}")
+
+
+def test_commands_that_the_benchmarks_were_made_with_are_read():
+    page = (ROOT / "scripts" / "BENCHMARKS.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    distill .*", page, re.MULTILINE)
+    assert len(lines) > 5
+    for command in " && ".join(lines).replace("[=trained]", "=trained").split("&&"):
+        parsed(shlex.split(command)[1:])
 
 
 @EVERY_PAGE

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, os.getcwd())
 
 from cache.runtime.progress import LineProgress
+from cache.sources.names import lines_of
 from distill.adapt.options import AdaptOptions
 from distill.adapt.run import adapt
 
@@ -34,7 +35,7 @@ if __name__ == "__main__":
     options = AdaptOptions(
         out=Path(out),
         sources=(photos,),
-        names=Path(names),
+        names=lines_of(Path(names)),
         model=f"local-dir:{teacher}",
         arch="timm:test_resnet",
         start="scratch",

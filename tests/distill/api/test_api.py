@@ -181,6 +181,7 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.export(ROOT, "out", pretrained="x"), "^teacher_model and pretrained are of vocabulary"),
         (lambda: distill.evaluate(ROOT, teacher="second"), "teacher is given, and .* is a run"),
         (lambda: distill.adapt_photos(ROOT, "out"), "^there are no names: a list, or a file"),
+        (lambda: distill.cache_features(ROOT, "out", names="n.txt"), "^n.txt cannot be read"),
         (lambda: distill.adapt_photos(ROOT, "out", names=["a", "b"], budget="soon"), "'soon' is no time"),
     ],
 )  # fmt: skip
