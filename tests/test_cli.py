@@ -11,12 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from cache.runtime.errors import UserError
 from cache.runtime.signals import Terminated
 from cache.sources.names import separated
 from distill.commands.export import begins_anew
-from distill.commands.train import train
-from distill.settings import RECIPES, load_recipe, names_in, with_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,30 +151,6 @@ def test_a_file_of_the_working_folder_called_as_one_of_ours_is_not_run(tmp_path)
         text=True,
     )
     assert done.stdout.startswith("Usage: distill split"), done.stderr
-
-
-def settings_of(*words):
-    """The settings that words of ``distill train`` come to."""
-    ctx = train.make_context("train", [".", "--data", ".", "--out", "x", *map(str, words)])
-    return ctx.params["settings"]
-
-
-def test_an_option_is_its_setting_and_what_set_says_comes_last():
-    given = settings_of(
-        "--set", "loss.cap=0.5", "--losses", "cls,cap", "--k", 7, "--lr", 0.1, "--seed", 3, "--local"
-    )
-    config = with_settings(load_recipe("paper-resnet18"), given)
-    assert (config.loss.cls, config.loss.mse, config.loss.cap, config.loss.vlalign_k) == (1.0, 0.0, 0.5, 7)
-    assert (config.optim.lr, config.train.seed, config.robotics.local) == (0.1, 3, True)
-    assert settings_of() == ()
-    words = ["--arch", 'own "net"', "--teachers", "main, second", "--device-images", "on"]
-    config = with_settings(load_recipe("paper-resnet18"), settings_of(*words))
-    assert (config.student.arch, config.data.device_images) == ('own "net"', "on")
-    assert config.teachers == ("main", "second")
-    with pytest.raises(UserError, match="did you mean 'mse'"):
-        settings_of("--losses", "cls,mes")
-    with pytest.raises(UserError, match="every loss has weight 0"):
-        with_settings(load_recipe("smoke"), settings_of("--losses", ""))
 
 
 def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
@@ -354,16 +327,6 @@ def test_debug_shows_the_traceback(tmp_path):
         text=True,
     )
     assert "Traceback" in done.stderr
-
-
-def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_file():
-    listed = CliRunner().invoke(cli.main, ["recipes"]).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == names_in(RECIPES)
-    assert all(len(line.split(maxsplit=1)[1]) > 20 and "distill train" not in line for line in listed)
-    printed = CliRunner().invoke(cli.main, ["recipes", "small"]).stdout
-    assert printed == (RECIPES / "small.toml").read_text()
-    wrong = CliRunner().invoke(cli.main, ["recipes", "smal"])
-    assert (wrong.exit_code, "did you mean 'small'" in wrong.output) == (1, True)
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])

@@ -11,6 +11,10 @@ SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=3", "train.batch_size=6", "train.device=cpu",
     "optim.lr=0.01", "data.workers=0", "loss.mse=1", "loss.im_cst=1", "loss.vlalign=1", "loss.cap=1",
 ]  # fmt: skip
+EPISODES_SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0", "data.policy=flip", "loss.mse=1", "loss.im_cst=1",
+]  # fmt: skip
 # What a recipe is given for a run of three steps.
 ONE_EPOCH = [
     "train.epochs=1", "train.batch_size=8", "train.device=cpu", "student.arch=timm:test_resnet",
