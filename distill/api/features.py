@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from cache.build.from_folder import FeatureOptions
 from cache.build.from_folder import cache_features as build_cache
@@ -14,7 +14,7 @@ from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, check_given, listed, maybe_path, watched
+from distill.api.given import Place, Watching, check_least, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -40,11 +40,11 @@ class Features(Reading, total=False):
     found beside the images where they are not given; ``templates`` such as ``"a sketch of {}"`` are averaged.
     """
 
-    preprocessing: str
-    precision: str
+    preprocessing: Literal["model", "squash"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     compile: bool
-    format: str
-    dtype: str
+    format: Literal["hdf5", "webdataset"]
+    dtype: Literal["float16", "float32"]
     batch_size: int | None
     workers: int | None
     strict: bool
@@ -54,10 +54,10 @@ class Features(Reading, total=False):
     support_shots: int
     views: int | None
     views_scale: float
-    view_policy: str
-    store: str
+    view_policy: Literal["crop_flip", "randaugment"]
+    store: Literal["raw", "pca128-int8"]
     pixels: int | None
-    pixels_format: str
+    pixels_format: Literal["raw", "jpeg"]
     keep_text_tower: bool
     shared_classes: bool
     label2text: Place | None
@@ -68,16 +68,7 @@ class Features(Reading, total=False):
     teacher: str
 
 
-_CHOICES = {
-    "preprocessing": ("model", "squash"),
-    "precision": ("auto", "float32", "bfloat16", "float16"),
-    "format": ("hdf5", "webdataset"),
-    "dtype": ("float16", "float32"),
-    "view_policy": ("crop_flip", "randaugment"),
-    "store": ("raw", "pca128-int8"),
-    "pixels_format": ("raw", "jpeg"),
-}
-_LEAST = {
+LEAST = {
     **dict.fromkeys(("batch_size", "views"), 1),
     **dict.fromkeys(("workers", "neighbours", "support_views", "support_shots"), 0),
     "pixels": 8,
@@ -144,7 +135,7 @@ def cache_features(
 
 def _options(more: Features) -> dict[str, Any]:
     """Return options of Python as :class:`FeatureOptions` takes them."""
-    check_given(more, choices=_CHOICES, least=_LEAST)
+    check_least(more, LEAST)
     options: dict[str, Any] = {n: v for n, v in more.items() if n not in Reading.__annotations__}
     options |= {name: maybe_path(cast(Any, value)) for name, value in more.items() if name in _PATHS}
     if "templates" in more:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent, progress_for
 from distill.settings import toml_value
 
@@ -54,11 +54,6 @@ def maybe_path(place: Place | None) -> Path | None:
 
 def setting_lines(settings: Settings) -> tuple[str, ...]:
     """Return settings as ``section.key=value`` lines."""
-    # A text is a sequence too, of letters.
-    if isinstance(settings, str) or not isinstance(settings, Mapping | Sequence):
-        raise UserError(
-            f"settings is {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
-        )
     if not isinstance(settings, Mapping):
         return tuple(settings)
     return tuple(f"{name}={_written(name, value)}" for name, value in settings.items())
@@ -75,18 +70,11 @@ def _written(name: str, value: Any) -> str:
         ) from error
 
 
-def check_given(
-    given: Mapping[str, Any], *, choices: Mapping[str, Sequence[str]], least: Mapping[str, int]
-) -> None:
-    """Refuse what is none of an argument's choices, or less than the least; UserError. None is not given."""
-    for name, some in choices.items():
-        if (value := given.get(name)) is not None and value not in some:
-            near = nearest_names(value, some) if isinstance(value, str) else ""
-            raise UserError(f"{name} is {value!r:.80}", fix=f"{near}choose from {', '.join(some)}.")
+def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Refuse a number that is less than the least; UserError. None is not given."""
     for name, number in least.items():
-        value = given.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < number):
-            raise UserError(f"{name} is {value!r:.80}", fix=f"give a whole number of at least {number}.")
+        if (value := given.get(name)) is not None and value < number:
+            raise UserError(f"{name} is {value}", fix=f"give at least {number}.")
 
 
 def listed(one_or_several: Any) -> tuple[Any, ...]:

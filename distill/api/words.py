@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial, wraps
-from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from cache.runtime.errors import UserError, nearest_names
+from distill.api.kinds import check_kinds, kinds_of
 from distill.settings import parsed_value, setting_called
 
 P = ParamSpec("P")
@@ -39,16 +39,20 @@ _WORDS = re.compile(f"(?P<command>{_COMMAND})|{_SETTING}|{_OPTION}")
 
 
 def told_in_python(more: type | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return what has a function's errors name its arguments, and those of ``more``, a TypedDict."""
+    """Return what has a function's errors name its arguments, and those of ``more``, a TypedDict.
+
+    An argument of no kind that its annotation names is refused.
+    """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        arguments = {*signature(function).parameters, *(more.__annotations__ if more else ())}
-
         @wraps(function)
         def told(*args: P.args, **kwargs: P.kwargs) -> R:
+            kinds = kinds_of(function, more)
+            arguments = {*kinds}
             if unknown := next((name for name in kwargs if name not in arguments), None):
                 raise _unknown(function, unknown, arguments)
             try:
+                check_kinds({**dict(zip(kinds, args, strict=False)), **kwargs}, kinds)
                 return function(*args, **kwargs)
             except UserError as error:
                 error.reworded(partial(in_python, arguments=arguments))
