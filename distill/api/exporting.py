@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from distill.api.given import (
     Place,
     Watching,
-    check_least,
+    check_bounds,
     existing_folder,
     listed,
     maybe_cache,
@@ -53,7 +53,7 @@ class Exporting(TypedDict, total=False):
     pretrained: str | None
 
 
-LEAST = {"check_images": 1, "nearest_images": 0}
+BOUNDS: Mapping[str, tuple[float, float | None]] = {"check_images": (1, None), "nearest_images": (0, None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def export(
 
 def _options(more: Exporting) -> dict[str, Any]:
     """Return options of Python as :class:`ExportOptions` takes them."""
-    check_least(more, LEAST)
+    check_bounds(more, BOUNDS)
     words, teacher, source = more.get("vocabulary"), more.get("teacher_model"), None
     if words is not None:
         source = VocabularySource(words=Path(words), teacher_model=teacher, pretrained=more.get("pretrained"))

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 from cache.build.from_folder import FeatureOptions
 from cache.build.from_folder import cache_features as build_cache
 from cache.reader import EmbeddingCache
+from cache.runtime import machine_limits as limits
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, check_least, listed, maybe_path, watched
+from distill.api.given import Place, Watching, check_bounds, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -68,10 +69,15 @@ class Features(Reading, total=False):
     teacher: str
 
 
-LEAST = {
-    **dict.fromkeys(("batch_size", "views"), 1),
-    **dict.fromkeys(("workers", "neighbours", "support_views", "support_shots"), 0),
-    "pixels": 8,
+BOUNDS: Mapping[str, tuple[float, float | None]] = {
+    "batch_size": (1, limits.BATCH),
+    "workers": (0, limits.most_processes()),
+    "neighbours": (0, limits.NEIGHBOURS),
+    "support_views": (0, limits.VIEWS),
+    "support_shots": (0, None),
+    "views": (1, limits.VIEWS),
+    "views_scale": (0, 1),
+    "pixels": (8, limits.IMAGE_SIDE),
 }
 _PATHS = ("label2text", "descriptions", "captions")
 
@@ -135,7 +141,7 @@ def cache_features(
 
 def _options(more: Features) -> dict[str, Any]:
     """Return options of Python as :class:`FeatureOptions` takes them."""
-    check_least(more, LEAST)
+    check_bounds(more, BOUNDS)
     options: dict[str, Any] = {n: v for n, v in more.items() if n not in Reading.__annotations__}
     options |= {name: maybe_path(cast(Any, value)) for name, value in more.items() if name in _PATHS}
     if "templates" in more:
@@ -147,10 +153,12 @@ def _options(more: Features) -> dict[str, Any]:
 
 def reading_of(given: Reading) -> SourceOptions:
     """Return how sources are read; UserError where the rule is none."""
-    rule = given.get("split")
+    rule, depth = given.get("split"), given.get("class_depth", 1)
+    if depth < 1 and depth != -1:
+        raise UserError(f"class_depth is {depth}", fix="give 1 or more, or -1 for the last folder.")
     return SourceOptions(
         rule=SplitRule.parse(rule) if rule else None,
-        class_depth=given.get("class_depth", 1),
+        class_depth=depth,
         columns=_columns(given.get("columns", {})),
         names=tuple(given.get("names", ())),
     )

@@ -70,11 +70,13 @@ def _written(name: str, value: Any) -> str:
         ) from error
 
 
-def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
-    """Refuse a number that is less than the least; UserError. None is not given."""
-    for name, number in least.items():
-        if (value := given.get(name)) is not None and value < number:
-            raise UserError(f"{name} is {value}", fix=f"give at least {number}.")
+def check_bounds(given: Mapping[str, Any], bounds: Mapping[str, tuple[float, float | None]]) -> None:
+    """Refuse a number below the least or above the most, None for any; UserError. None is not given."""
+    for name, (least, most) in bounds.items():
+        value = given.get(name)
+        if value is not None and not (least <= value and (most is None or value <= most)):
+            fix = f"give at least {least}." if most is None else f"give a number from {least} to {most:,}."
+            raise UserError(f"{name} is {value}", fix=fix)
 
 
 def listed(one_or_several: Any) -> tuple[Any, ...]:

@@ -62,10 +62,10 @@ def test_its_options_are_those_of_the_commands():
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "least"),
-    [("cache_features", Features, features.LEAST), ("export", Exporting, exporting.LEAST)],
+    ("command", "options", "bounds"),
+    [("cache_features", Features, features.BOUNDS), ("export", Exporting, exporting.BOUNDS)],
 )
-def test_its_choices_and_bounds_are_those_of_the_commands(command, options, least):
+def test_its_choices_and_bounds_are_those_of_the_commands(command, options, bounds):
     types = {
         param.name: param.type
         for param in getattr(import_module(f"distill.commands.{command}"), command).params
@@ -78,8 +78,11 @@ def test_its_choices_and_bounds_are_those_of_the_commands(command, options, leas
             for choice in get_args(one)
         ]
         assert choices == [*getattr(types.get(name), "choices", ())], name
-    bounds = {name: kind.min for name, kind in types.items() if isinstance(kind, click.IntRange)}
-    assert {name: bounds[name] for name in bounds if name in get_type_hints(options)} == least
+    ranges = {
+        name: kind for name, kind in types.items() if isinstance(kind, click.IntRange | click.FloatRange)
+    }
+    told = {name: (kind.min, kind.max) for name, kind in ranges.items() if name in get_type_hints(options)}
+    assert told == bounds
 
 
 def test_a_cache_a_student_a_model_from_python_leave_no_trace(tmp_path, photos, teacher_dir, capfd):
@@ -204,7 +207,8 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.cache_features(ROOT, "out", split="half"), "^split 'half' is not of the form"),
         (lambda: distill.cache_features(ROOT, "out", model="ViT-B-32"), "Fix: give pretrained with"),
         (lambda: distill.cache_features(ROOT, "out", precision="float8"), "precision is 'float8'.*choose from auto"),
-        (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*at least 1"),
+        (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*from 1 to 1,000"),
+        (lambda: distill.cache_features(ROOT, "out", class_depth=0), "class_depth is 0.*or -1"),
         (lambda: distill.cache_features(ROOT, "out", columns={"labl": "x"}), "columns names 'labl'.*'label'"),
         (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget=0), "budget: 0 is no time"),
         (lambda: distill.export(ROOT, "out", formats="onx"), "^formats names 'onx'"),
