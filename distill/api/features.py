@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
 
+from cache.build.first_look import DETAILS, check_support_views
 from cache.build.from_folder import FeatureOptions
 from cache.build.from_folder import cache_features as build_cache
 from cache.reader import EmbeddingCache
@@ -142,6 +143,10 @@ def cache_features(
 def _options(more: Features) -> dict[str, Any]:
     """Return options of Python as :class:`FeatureOptions` takes them."""
     check_bounds(more, BOUNDS)
+    check_support_views(more.get("support_views", 0))
+    for own, owner in DETAILS.items():
+        if own in more and not more.get(owner):
+            raise UserError(f"{own} is of {owner}", fix="give that too, or leave it out.")
     options: dict[str, Any] = {n: v for n, v in more.items() if n not in Reading.__annotations__}
     options |= {name: maybe_path(cast(Any, value)) for name, value in more.items() if name in _PATHS}
     if "templates" in more:

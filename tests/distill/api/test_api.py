@@ -208,6 +208,8 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.cache_features(ROOT, "out", model="ViT-B-32"), "Fix: give pretrained with"),
         (lambda: distill.cache_features(ROOT, "out", precision="float8"), "precision is 'float8'.*choose from auto"),
         (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*from 1 to 1,000"),
+        (lambda: distill.cache_features(ROOT, "out", store="raw"), "^store is of views"),
+        (lambda: distill.cache_features(ROOT, "out", support_views=1), "^support_views=1 is the plain row"),
         (lambda: distill.cache_features(ROOT, "out", class_depth=0), "class_depth is 0.*or -1"),
         (lambda: distill.cache_features(ROOT, "out", columns={"labl": "x"}), "columns names 'labl'.*'label'"),
         (lambda: distill.adapt_photos(ROOT, "out", names="n.txt", budget=0), "budget: 0 is no time"),
