@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
@@ -11,6 +11,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError
 from distill.api.given import (
+    Bounds,
     Place,
     Watching,
     check_bounds,
@@ -53,7 +54,7 @@ class Exporting(TypedDict, total=False):
     pretrained: str | None
 
 
-BOUNDS: Mapping[str, tuple[float, float | None]] = {"check_images": (1, None), "nearest_images": (0, None)}
+BOUNDS: Bounds = {"check_images": (1, None), "nearest_images": (0, None)}
 
 
 @dataclass(frozen=True, kw_only=True)

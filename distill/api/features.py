@@ -16,7 +16,7 @@ from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, check_bounds, listed, maybe_path, watched
+from distill.api.given import Bounds, Place, Watching, check_bounds, listed, maybe_path, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -70,7 +70,7 @@ class Features(Reading, total=False):
     teacher: str
 
 
-BOUNDS: Mapping[str, tuple[float, float | None]] = {
+BOUNDS: Bounds = {
     "batch_size": (1, limits.BATCH),
     "workers": (0, limits.most_processes()),
     "neighbours": (0, limits.NEIGHBOURS),

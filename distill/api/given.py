@@ -17,6 +17,8 @@ Place = str | os.PathLike[str]
 """A file or a folder."""
 Settings = Mapping[str, Any] | Sequence[str]
 """By name, ``{"train.epochs": 3}``, or as the command line has them, ``["train.epochs=3"]``."""
+Bounds = Mapping[str, tuple[float, float | None]]
+"""By argument the least and the most that it can be, None: any."""
 Watching = bool | Progress
 """Whether lines about the work are written to standard error; or what is told of it instead."""
 
@@ -70,8 +72,8 @@ def _written(name: str, value: Any) -> str:
         ) from error
 
 
-def check_bounds(given: Mapping[str, Any], bounds: Mapping[str, tuple[float, float | None]]) -> None:
-    """Refuse a number below the least or above the most, None for any; UserError. None is not given."""
+def check_bounds(given: Mapping[str, Any], bounds: Bounds) -> None:
+    """Refuse a number below the least or above the most; UserError. None is not given."""
     for name, (least, most) in bounds.items():
         value = given.get(name)
         if value is not None and not (least <= value and (most is None or value <= most)):

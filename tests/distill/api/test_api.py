@@ -196,6 +196,7 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
         (lambda: distill.train_student(ROOT, "out", progress="yes"), "^progress is 'yes'. Fix: give bool or Progress"),
         (lambda: distill.adapt_photos(ROOT, "out", names=None), "^names is None"),
         (lambda: distill.adapt_photos(ROOT, "out", names=["plum", None]), "^one of names is None. Fix: give str"),
+        (lambda: distill.load_model("nowhere", threads=-1), "^threads is -1.*from 0 to"),
         (lambda: distill.load_model("nowhere"), "nowhere does not exist"),
         (lambda: distill.evaluate("nowhere"), "nowhere does not exist"),
         (lambda: distill.export("nowhere", "out"), "nowhere does not exist"),
