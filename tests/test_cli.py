@@ -98,6 +98,8 @@ def test_names_are_a_list_or_a_file_in_every_command(words, tmp_path, monkeypatc
         ("@lemon", ["apple", "", "plum, ripe"]),
     ):
         assert CliRunner().invoke(told, ["--names", given]).output == f"{names}\n"
+    longer_than_a_files_name = ",".join(f"number {i}" for i in range(99))
+    assert "number 98" in CliRunner().invoke(told, ["--names", longer_than_a_files_name]).output
     assert "give @lemon, or 'lemon,'" in CliRunner().invoke(told, ["--names", "lemon"]).output
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.torchrun import world_size
 from cache.sources.class_texts import LABELS, class_names_of
 from cache.sources.data import Given, check_used, open_data
@@ -18,6 +18,15 @@ from cache.store.manifest import check_is_cache_or_empty
 from cache.store.spec import LOCAL_DIR
 from cache.teacher.kinds import open_clip_name
 from cache.teacher.model_files import config_of
+
+# Options that say how what another asks for is kept.
+DETAILS = {
+    "support_shots": "support_views",
+    "views_scale": "views",
+    "view_policy": "views",
+    "store": "views",
+    "pixels_format": "pixels",
+}
 
 
 def first_look(
@@ -48,6 +57,12 @@ def first_look(
     check_is_cache_or_empty(out)
     check_model(model)
     return folder
+
+
+def check_support_views(number: int) -> None:
+    """Refuse a number of views that would do nothing; WrongOption."""
+    if number == 1:
+        raise WrongOption("--support-views 1 is the plain row, which is kept anyway", fix="give 2 or more.")
 
 
 def check_model(model: str) -> None:

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Protocol, TextIO, TypeVar
+from typing import ClassVar, Protocol, TextIO, TypeVar, runtime_checkable
 
 import rich.progress
 from rich.console import Console
@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 PATIENCE = 3.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What a long piece of work tells whoever watches."""
 

@@ -36,6 +36,5 @@ def first_look(options: AdaptOptions) -> FirstLook:
         EmbeddingCache.open(options.cache)
         return FirstLook(began=began)
     names = names_to_tell_apart(options.names)
-    if options.cache is None:
-        check_model(options.model)
+    check_model(options.model)
     return FirstLook(began=began, names=names, photos=look(options.sources, names))

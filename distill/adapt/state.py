@@ -85,7 +85,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _change(name: str, before: Any, now: Any) -> str:
-    if before and now and isinstance(now, list):
+    if before and now and isinstance(before, list) and isinstance(now, list):
         new, gone = ([one for one in a if one not in b] for a, b in ((now, before), (before, now)))
         told = [f"{word} {some_of(those)}" for word, those in (("adds", new), ("leaves out", gone)) if those]
         return f"--{name} {', and '.join(told) or 'has another order'}"

@@ -4,6 +4,7 @@ They are quiet unless ``progress=True``, leave signal handlers, random numbers a
 were, and may be called in a notebook. Its files::
 
     given                     places, progress and settings as Python has them
+    kinds                     what an argument can be: what its annotation names
     words                     what an error calls an argument
     traces                    what a call leaves behind: nothing
     features                  cache_features

@@ -71,6 +71,7 @@ def adapt_photos(
     UserError
         If anything that was given is wrong: told before the teacher, which is slow, is loaded.
     """
+    seconds = _seconds(budget)
     options = AdaptOptions(
         out=Path(out),
         sources=tuple(map(str, listed(sources))),
@@ -83,7 +84,7 @@ def adapt_photos(
         code=maybe_path(code),
         seed=seed,
         device=device,
-        budget=_seconds(budget),
+        budget=seconds,
     )
     with watched(progress, "adapting") as watching:
         return adapt(options, progress=watching)

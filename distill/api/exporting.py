@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from cache.reader import EmbeddingCache
 from cache.runtime.amounts import in_bytes
 from cache.runtime.errors import UserError
 from distill.api.given import (
+    Bounds,
     Place,
     Watching,
-    check_given,
+    check_bounds,
     existing_folder,
     listed,
     maybe_cache,
@@ -37,8 +38,8 @@ class Exporting(TypedDict, total=False):
     ``teacher_model`` and ``pretrained`` make where the cache has not kept the text tower.
     """
 
-    preprocessing: str
-    int8: str | None
+    preprocessing: Literal["outside", "graph"]
+    int8: Literal["static", "qat"] | None
     teacher: str | None
     license: str
     check_images: int
@@ -53,8 +54,7 @@ class Exporting(TypedDict, total=False):
     pretrained: str | None
 
 
-_CHOICES = {"preprocessing": ("outside", "graph"), "int8": ("static", "qat")}
-_LEAST = {"check_images": 1, "nearest_images": 0}
+BOUNDS: Bounds = {"check_images": (1, None), "nearest_images": (0, None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def export(
 
 def _options(more: Exporting) -> dict[str, Any]:
     """Return options of Python as :class:`ExportOptions` takes them."""
-    check_given(more, choices=_CHOICES, least=_LEAST)
+    check_bounds(more, BOUNDS)
     words, teacher, source = more.get("vocabulary"), more.get("teacher_model"), None
     if words is not None:
         source = VocabularySource(words=Path(words), teacher_model=teacher, pretrained=more.get("pretrained"))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
+from cache.build.first_look import DETAILS, check_support_views
 from cache.build.from_folder import FeatureOptions
 from cache.build.from_folder import cache_features as build_cache
 from cache.reader import EmbeddingCache
+from cache.runtime import machine_limits as limits
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.data import Data
 from cache.sources.list_columns import Columns
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
-from distill.api.given import Place, Watching, check_given, listed, maybe_path, names_of, watched
+from distill.api.given import Bounds, Place, Watching, check_bounds, listed, maybe_path, names_of, watched
 from distill.api.traces import without_a_trace
 from distill.api.words import told_in_python
 
@@ -41,11 +43,11 @@ class Features(Reading, total=False):
     found beside the images where they are not given; ``templates`` such as ``"a sketch of {}"`` are averaged.
     """
 
-    preprocessing: str
-    precision: str
+    preprocessing: Literal["model", "squash"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     compile: bool
-    format: str
-    dtype: str
+    format: Literal["hdf5", "webdataset"]
+    dtype: Literal["float16", "float32"]
     batch_size: int | None
     workers: int | None
     strict: bool
@@ -55,10 +57,10 @@ class Features(Reading, total=False):
     support_shots: int
     views: int | None
     views_scale: float
-    view_policy: str
-    store: str
+    view_policy: Literal["crop_flip", "randaugment"]
+    store: Literal["raw", "pca128-int8"]
     pixels: int | None
-    pixels_format: str
+    pixels_format: Literal["raw", "jpeg"]
     keep_text_tower: bool
     shared_classes: bool
     label2text: Place | None
@@ -69,19 +71,15 @@ class Features(Reading, total=False):
     teacher: str
 
 
-_CHOICES = {
-    "preprocessing": ("model", "squash"),
-    "precision": ("auto", "float32", "bfloat16", "float16"),
-    "format": ("hdf5", "webdataset"),
-    "dtype": ("float16", "float32"),
-    "view_policy": ("crop_flip", "randaugment"),
-    "store": ("raw", "pca128-int8"),
-    "pixels_format": ("raw", "jpeg"),
-}
-_LEAST = {
-    **dict.fromkeys(("batch_size", "views"), 1),
-    **dict.fromkeys(("workers", "neighbours", "support_views", "support_shots"), 0),
-    "pixels": 8,
+BOUNDS: Bounds = {
+    "batch_size": (1, limits.BATCH),
+    "workers": (0, limits.most_processes()),
+    "neighbours": (0, limits.NEIGHBOURS),
+    "support_views": (0, limits.VIEWS),
+    "support_shots": (0, None),
+    "views": (1, limits.VIEWS),
+    "views_scale": (0, 1),
+    "pixels": (8, limits.IMAGE_SIDE),
 }
 _PATHS = ("label2text", "descriptions", "captions")
 
@@ -145,7 +143,11 @@ def cache_features(
 
 def _options(more: Features) -> dict[str, Any]:
     """Return options of Python as :class:`FeatureOptions` takes them."""
-    check_given(more, choices=_CHOICES, least=_LEAST)
+    check_bounds(more, BOUNDS)
+    check_support_views(more.get("support_views", 0))
+    for own, owner in DETAILS.items():
+        if own in more and not more.get(owner):
+            raise UserError(f"{own} is of {owner}", fix="give that too, or leave it out.")
     options: dict[str, Any] = {n: v for n, v in more.items() if n not in Reading.__annotations__}
     options |= {name: maybe_path(cast(Any, value)) for name, value in more.items() if name in _PATHS}
     if "templates" in more:
@@ -157,12 +159,14 @@ def _options(more: Features) -> dict[str, Any]:
 
 def reading_of(given: Reading) -> SourceOptions:
     """Return how sources are read; UserError where the rule is none."""
-    rule, names = given.get("split"), names_of(given.get("names", ()))
+    rule, depth, names = given.get("split"), given.get("class_depth", 1), names_of(given.get("names", ()))
+    if depth < 1 and depth != -1:
+        raise UserError(f"class_depth is {depth}", fix="give 1 or more, or -1 for the last folder.")
     if "" in names:
         raise UserError(f"names: line {names.index('') + 1} has no name", fix="write one name a line.")
     return SourceOptions(
         rule=SplitRule.parse(rule) if rule else None,
-        class_depth=given.get("class_depth", 1),
+        class_depth=depth,
         columns=_columns(given.get("columns", {})),
         names=names,
     )

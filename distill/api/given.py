@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent, progress_for
 from cache.sources.names import lines_of
 from distill.settings import toml_value
@@ -18,6 +18,8 @@ Place = str | os.PathLike[str]
 """A file or a folder."""
 Settings = Mapping[str, Any] | Sequence[str]
 """By name, ``{"train.epochs": 3}``, or as the command line has them, ``["train.epochs=3"]``."""
+Bounds = Mapping[str, tuple[float, float | None]]
+"""By argument the least and the most that it can be, None: any."""
 Watching = bool | Progress
 """Whether lines about the work are written to standard error; or what is told of it instead."""
 
@@ -55,11 +57,6 @@ def maybe_path(place: Place | None) -> Path | None:
 
 def setting_lines(settings: Settings) -> tuple[str, ...]:
     """Return settings as ``section.key=value`` lines."""
-    # A text is a sequence too, of letters.
-    if isinstance(settings, str) or not isinstance(settings, Mapping | Sequence):
-        raise UserError(
-            f"settings is {settings!r:.80}", fix='give {"train.epochs": 3} or ["train.epochs=3"].'
-        )
     if not isinstance(settings, Mapping):
         return tuple(settings)
     return tuple(f"{name}={_written(name, value)}" for name, value in settings.items())
@@ -76,18 +73,13 @@ def _written(name: str, value: Any) -> str:
         ) from error
 
 
-def check_given(
-    given: Mapping[str, Any], *, choices: Mapping[str, Sequence[str]], least: Mapping[str, int]
-) -> None:
-    """Refuse what is none of an argument's choices, or less than the least; UserError. None is not given."""
-    for name, some in choices.items():
-        if (value := given.get(name)) is not None and value not in some:
-            near = nearest_names(value, some) if isinstance(value, str) else ""
-            raise UserError(f"{name} is {value!r:.80}", fix=f"{near}choose from {', '.join(some)}.")
-    for name, number in least.items():
+def check_bounds(given: Mapping[str, Any], bounds: Bounds) -> None:
+    """Refuse a number below the least or above the most; UserError. None is not given."""
+    for name, (least, most) in bounds.items():
         value = given.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < number):
-            raise UserError(f"{name} is {value!r:.80}", fix=f"give a whole number of at least {number}.")
+        if value is not None and not (least <= value and (most is None or value <= most)):
+            fix = f"give at least {least}." if most is None else f"give a number from {least} to {most:,}."
+            raise UserError(f"{name} is {value}", fix=fix)
 
 
 def names_of(names: Place | Sequence[str]) -> tuple[str, ...]:

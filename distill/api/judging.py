@@ -74,7 +74,8 @@ def evaluate(
     run_or_cache
         What :func:`distill.train_student` or :func:`distill.cache_features` returned, or its folder.
     split
-        One or several of ``train``, ``id_val``, ``class_val``, ``id_test``, ``ood_test``; none: the tests.
+        One or several of ``train``, ``id_val``, ``class_val``, ``id_test``, ``ood_test``; none: the
+        tests, of a cache all that it has.
     text
         Another text bank that classifies; None: the run's own, ``labels`` for a teacher.
     teacher

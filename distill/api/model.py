@@ -11,9 +11,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.runtime import machine_limits as limits
 from cache.runtime.errors import UserError
 from cache.sources.decoders import in_its_place
-from distill.api.given import Place, existing_folder, listed
+from distill.api.given import Bounds, Place, check_bounds, existing_folder, listed
 from distill.api.images import OneImage, as_list, is_one, named, prepared, refuse_unread
 from distill.api.words import told_in_python
 from distill.deploy.class_sets import unit
@@ -21,6 +22,8 @@ from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model, Prediction
 from distill.deploy.predict import predicted
 from distill.deploy.prepared import prepared_batches
+
+BOUNDS: Bounds = {"top": (1, None), "batch_size": (1, limits.BATCH), "threads": (0, limits.THREADS)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +133,7 @@ class ImageModel:
         """
         if open and (names or bank or reject):
             raise UserError("open=True chooses from all words", fix="leave names, bank and reject out.")
-        _check_counts(top=top, batch_size=batch_size)
+        check_bounds({"top": top, "batch_size": batch_size}, BOUNDS)
         classes = self.opened.open_set if open else self.opened.class_set(bank=bank, names=listed(names))
         given = named(as_list(images))
         answers: list[Prediction] = []
@@ -160,7 +163,7 @@ class ImageModel:
         UserError
             If an image cannot be read.
         """
-        _check_counts(batch_size=batch_size)
+        check_bounds({"batch_size": batch_size}, BOUNDS)
         rows: list[NDArray[np.float32]] = []
         given = named(as_list(images))
         for batch in prepared_batches(
@@ -172,12 +175,6 @@ class ImageModel:
             rows.append(unit(self.opened.embed(np.stack([array for _, array in batch]))))
         stacked = np.concatenate(rows) if rows else np.empty((0, self.embed_dim), dtype=np.float32)
         return stacked[0] if is_one(images) else stacked
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} is {count}", fix="give 1 or more.")
 
 
 @told_in_python()
@@ -210,6 +207,7 @@ def load_model(folder: Place, *, precision: str | None = None, threads: int = 0)
     >>> model.predict("photo.jpg").answer  # doctest: +SKIP
     'Blotched Blue-tongue'
     """
+    check_bounds({"threads": threads}, BOUNDS)
     opened = Model.open(
         existing_folder(folder, what="an exported model"), precision=precision, threads=threads
     )

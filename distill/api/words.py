@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from cache.runtime.errors import UserError, nearest_names
+from distill.api.kinds import check_kinds, kinds_of
 from distill.settings import parsed_value, setting_called
 
 P = ParamSpec("P")
@@ -16,8 +16,9 @@ R = TypeVar("R")
 # What options are called as arguments and settings, where it is not their own name; and arguments of another
 # function than the one that is called.
 _CALLED = {
-    **{name: name for name in ("vocabulary", "formats", "precisions", "data", "teacher", "keep_text_tower")},
+    **{name: name for name in ("vocabulary", "formats", "precisions", "data", "teacher")},
     **{f"{name}_column": f"columns {name}" for name in ("path", "image", "label", "split", "key", "caption")},
+    "keep_text_tower": "keep_text_tower=True",
     "preprocess": "preprocessing",
     "template": "templates",
     "text_file": "text_files",
@@ -25,7 +26,6 @@ _CALLED = {
     "start": "student.start",
     "prompts": "prompts.learner",
 }
-_FLAGS = ("check", "compile", "keep_text_tower", "rebuild", "resume", "shared_classes", "strict")
 # A command is left as it is: who calls from Python can run one too.
 _COMMAND = r"'(?:distill|ray|npm|pip) [^']*'|\b(?:distill|pip|cache add-texts|cache-features)\b[^,;()]*"
 _SETTING = r"--set (?P<setting>[a-z_]+(?:\.[a-z_]+)?)(?:=(?P<value>[^\s,;)]*[^\s,;).]))?"
@@ -39,19 +39,22 @@ _WORDS = re.compile(f"(?P<command>{_COMMAND})|{_SETTING}|{_OPTION}")
 
 
 def told_in_python(more: type | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return what has a function's errors name its arguments, and those of ``more``, a TypedDict."""
+    """Return what has a function's errors name its arguments, and those of ``more``, a TypedDict.
+
+    An argument of no kind that its annotation names is refused.
+    """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        arguments = {*signature(function).parameters, *(more.__annotations__ if more else ())}
-
         @wraps(function)
         def told(*args: P.args, **kwargs: P.kwargs) -> R:
-            if unknown := next((name for name in kwargs if name not in arguments), None):
-                raise _unknown(function, unknown, arguments)
+            kinds = kinds_of(function, more)
+            if unknown := next((name for name in kwargs if name not in kinds), None):
+                raise _unknown(function, unknown, kinds)
             try:
+                check_kinds({**dict(zip(kinds, args, strict=False)), **kwargs}, kinds)
                 return function(*args, **kwargs)
             except UserError as error:
-                error.reworded(partial(in_python, arguments=arguments))
+                error.reworded(partial(in_python, kinds=kinds))
                 raise
 
         return told
@@ -59,7 +62,7 @@ def told_in_python(more: type | None = None) -> Callable[[Callable[P, R]], Calla
     return decorated
 
 
-def _unknown(function: Callable[..., Any], name: str, arguments: set[str]) -> TypeError:
+def _unknown(function: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> TypeError:
     """Return Python's own error for an argument that is none, and what may be meant."""
     meant = nearest_names(name, arguments).rstrip()
     if "settings" in arguments and (setting := setting_called(name)):
@@ -68,10 +71,11 @@ def _unknown(function: Callable[..., Any], name: str, arguments: set[str]) -> Ty
     return TypeError(f"{told}: {meant}" if meant else told)
 
 
-def in_python(text: str, *, arguments: set[str]) -> str:
-    """Return a text in which options are called as the ``arguments`` that stand for them.
+def in_python(text: str, *, kinds: Mapping[str, Any]) -> str:
+    """Return a text in which options are called as the arguments that stand for them.
 
-    What is an argument's of none of them is a setting's, where there is one of that name.
+    ``kinds`` are the arguments, each with its annotation. What is none of them is a setting's, where there is
+    one of that name.
     """
 
     def named(found: re.Match[str]) -> str:
@@ -82,10 +86,10 @@ def in_python(text: str, *, arguments: set[str]) -> str:
         if found["setting"]:
             return f'settings={{"{found["setting"]}": {_literal(found["value"])}}}'
         option = found["option"].replace("-", "_")
-        name = option if option in arguments else _CALLED.get(option) or setting_called(option)
+        name = option if option in kinds else _CALLED.get(option) or setting_called(option)
         if not name:
             return found[0]
-        if name in _FLAGS and not text[: found.start()].endswith(("leave ", "leave out ")):
+        if kinds.get(name) is bool and not text[: found.start()].endswith(("leave ", "leave out ")):
             return f"{name}=True"
         return f"{name}={_literal(found['of'])}" if found["of"] else name
 

@@ -25,15 +25,6 @@ from distill.commands.options import (
 from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import loading, print_build, working
 
-# Options that say how what another asks for is kept.
-DETAILS = {
-    "support_shots": "support_views",
-    "views_scale": "views",
-    "view_policy": "views",
-    "store": "views",
-    "pixels_format": "pixels",
-}
-
 
 @click.command()
 @click.argument("data", metavar="SOURCE...", nargs=-1, required=True)
@@ -119,11 +110,10 @@ def cache_features(ctx: click.Context, data: tuple[str, ...], out: Path, as_json
       distill cache-features train=list.csv pool=photos --out artifacts/mine --pretrained openai
       distill cache-features birds --split 'id_test=0.2,ood_test=0.3 of classes' --out artifacts/birds
     """
-    from cache.build.first_look import first_look
+    from cache.build.first_look import DETAILS, check_support_views, first_look
     from cache.sources.data import Given
 
-    if given["support_views"] == 1:
-        raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
+    check_support_views(given["support_views"])
     for own, owner in DETAILS.items():
         if not given[owner]:
             refuse_given(ctx, own, without=f"--{owner.replace('_', '-')}")

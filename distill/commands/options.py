@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,7 @@ def names_option(help: str, *, separate: Callable[[str], tuple[str, ...]] = sepa
             for value in values:
                 if value.startswith("@") or value.endswith(".txt"):
                     names += lines_of(Path(value.removeprefix("@")))
-                elif Path(value).is_file():
+                elif os.path.isfile(value):  # pathlib raises for a list longer than a file's name may be
                     raise WrongOption(
                         f"{value} is a file", fix=f"give @{value}, or '{value},' for that name."
                     )

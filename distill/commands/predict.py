@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 Labelling = Callable[..., "Iterator[Prediction]"]
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
+"""What the ending of --out means."""
 # Among 20,000 words no answer's probability need be large.
 LEAST_TOLD = 0.001
-"""What the ending of --out means."""
 
 
 @click.command()

@@ -66,17 +66,17 @@ def _of_several(part: Part, told: Compared, beside: str) -> Answer:
         difference = max(told.differences, key=lambda one: one.points)
     sure = difference.p_value is not None and difference.p_value < LEVEL
     base = f"the baseline, {baseline.label} ({_value(measure, measure.of_group(baseline))})"
-    doubt = "" if sure or difference.test is None else ", which the spread of the seeds explains as well"
+    level = signed(difference.points, measure.digits).strip("0.") == ""
+    no_doubt = sure or level or difference.test is None
+    doubt = "" if no_doubt else ", which the spread of the seeds explains as well"
     if told.best.number == baseline.number:
         verb = "is not beaten" if sure else "is highest"
-        level = signed(difference.points, measure.digits).strip("0.") == ""
         below = "level" if level else f"{_points(measure, -difference.points)} below"
-        doubt = "" if level else doubt
         by = f"the next, {difference.group.label}, is {below}"
         lead = f"{_title(measure)}: {base}, {verb}; {by}"
-    elif signed(difference.points, measure.digits).strip("0.") == "":
+    elif level:
         called = f"{told.best.label} ({_value(measure, measure.of_group(told.best))})"
-        lead, doubt = f"{_title(measure)}: {called} is level with {base}", ""
+        lead = f"{_title(measure)}: {called} is level with {base}"
     else:
         called = f"{told.best.label} ({_value(measure, measure.of_group(told.best))})"
         verb = "is highest" if not sure else "leads" if told.alike else "wins"

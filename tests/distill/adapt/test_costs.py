@@ -83,6 +83,9 @@ def test_what_is_asked_otherwise_than_before_is_said_and_a_state_that_is_not_who
         ([], "was fig, plum, lemon, and is not given"),
     ):
         assert changes(before, {**before, "names": names}) == [f"--names {said}"]
+    assert changes({**before, "names": "names.txt"}, before) == [
+        "--names was names.txt, and is fig, plum, lemon"
+    ]
     State(options=before).took("teacher", 2.0).took("teacher", 3.0).save(tmp_path)
     assert State.load(tmp_path).seconds == {"teacher": 5.0}
     (tmp_path / "adapt.json").write_text('{"options": 3')

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
+import click
 import matplotlib
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from PIL import Image
 
 import distill
 from cache.build.from_folder import FeatureOptions
+from distill.api import exporting, features
 from distill.api.exporting import Exporting
 from distill.api.features import Features, Reading
 from distill.deploy.export_options import ExportOptions
@@ -56,6 +59,30 @@ def test_its_options_are_those_of_the_commands():
     }
     of_export = {*ExportOptions.__dataclass_fields__} - {"formats", "precisions", "data_dir", "cache_dir"}
     assert {*get_type_hints(Exporting)} == of_export | {"cache", "teacher_model", "pretrained"}
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "bounds"),
+    [("cache_features", Features, features.BOUNDS), ("export", Exporting, exporting.BOUNDS)],
+)
+def test_its_choices_and_bounds_are_those_of_the_commands(command, options, bounds):
+    types = {
+        param.name: param.type
+        for param in getattr(import_module(f"distill.commands.{command}"), command).params
+    }
+    for name, kind in get_type_hints(options).items():
+        choices = [
+            choice
+            for one in (kind, *get_args(kind))
+            if get_origin(one) is Literal
+            for choice in get_args(one)
+        ]
+        assert choices == [*getattr(types.get(name), "choices", ())], name
+    ranges = {
+        name: kind for name, kind in types.items() if isinstance(kind, click.IntRange | click.FloatRange)
+    }
+    told = {name: (kind.min, kind.max) for name, kind in ranges.items() if name in get_type_hints(options)}
+    assert told == bounds
 
 
 def test_a_cache_a_student_a_model_from_python_leave_no_trace(tmp_path, photos, teacher_dir, capfd):
@@ -163,18 +190,28 @@ def test_of_many_images_those_that_cannot_be_read_can_be_kept_with_the_reason(ex
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: distill.load_model(None), r"^folder is None. Fix: give str or PathLike\[str\]\.$"),
+        (lambda: distill.cache_features(ROOT, 7), "^out is 7"),
+        (lambda: distill.export(ROOT, "out", int8="stat"), "^int8 is 'stat'.*'static'"),
+        (lambda: distill.train_student(ROOT, "out", progress="yes"), "^progress is 'yes'. Fix: give bool or Progress"),
+        (lambda: distill.adapt_photos(ROOT, "out", names=None), "^names is None"),
+        (lambda: distill.adapt_photos(ROOT, "out", names=["plum", None]), "^one of names is None. Fix: give str"),
+        (lambda: distill.load_model("nowhere", threads=-1), "^threads is -1.*from 0 to"),
         (lambda: distill.load_model("nowhere"), "nowhere does not exist"),
         (lambda: distill.evaluate("nowhere"), "nowhere does not exist"),
         (lambda: distill.export("nowhere", "out"), "nowhere does not exist"),
         (lambda: distill.train_student("nowhere", "out"), "nowhere does not exist"),
         (lambda: distill.train_student(None, "out"), "no cache is given"),
-        (lambda: distill.train_student(ROOT, "out", settings="train.epochs=1"), "settings is 'train"),
+        (lambda: distill.train_student(ROOT, "out", settings="train.epochs=1"), r"settings is 'train.*give \['train"),
         (lambda: distill.train_student(ROOT, "out", settings={"train.epochs": object()}), "train.epochs is a object"),
         (lambda: distill.cache_features("nowhere", "out", model="local-dir:x"), "nowhere"),
         (lambda: distill.cache_features(ROOT, "out", split="half"), "^split 'half' is not of the form"),
         (lambda: distill.cache_features(ROOT, "out", model="ViT-B-32"), "Fix: give pretrained with"),
         (lambda: distill.cache_features(ROOT, "out", precision="float8"), "precision is 'float8'.*choose from auto"),
-        (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*at least 1"),
+        (lambda: distill.cache_features(ROOT, "out", views=0), "views is 0.*from 1 to 1,000"),
+        (lambda: distill.cache_features(ROOT, "out", store="raw"), "^store is of views"),
+        (lambda: distill.cache_features(ROOT, "out", support_views=1), "^support_views=1 is the plain row"),
+        (lambda: distill.cache_features(ROOT, "out", class_depth=0), "class_depth is 0.*or -1"),
         (lambda: distill.cache_features(ROOT, "out", columns={"labl": "x"}), "columns names 'labl'.*'label'"),
         (lambda: distill.adapt_photos(ROOT, "out", names=["a", "b"], budget=0), "budget: 0 is no time"),
         (lambda: distill.export(ROOT, "out", formats="onx"), "^formats names 'onx'"),

@@ -21,8 +21,11 @@ from distill.api.words import in_python, told_in_python
     ],
 )  # fmt: skip
 def test_an_option_is_told_as_the_argument_or_setting_that_stands_for_it(said, told):
-    arguments = {"out", "device", "keep_text_tower", "templates", "resume", "settings"}
-    assert in_python(said, arguments=arguments) == told
+    kinds = dict.fromkeys(("out", "device", "templates", "settings"), str) | {
+        "keep_text_tower": bool,
+        "resume": bool,
+    }
+    assert in_python(said, kinds=kinds) == told
 
 
 def test_an_error_keeps_its_kind_and_an_argument_that_is_none_is_pythons_own_error():
