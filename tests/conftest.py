@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ from PIL import Image
 # Nothing of ours, and no torch: of tests side by side the process that starts the others would wait for it too.
 if TYPE_CHECKING:
     from cache import EmbeddingCache
+
+with suppress(ImportError):  # the tests on a GPU need no hypothesis
+    from hypothesis import settings
+
+    settings.load_profile("ci")  # the same examples every time, and no clock
 
 # Nobody cuts the power here, and a disk takes milliseconds for each of thousands of files; a closed one fails still.
 os.fsync = os.fstat  # type: ignore[assignment]

@@ -272,6 +272,7 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     assert "closed-set student" in with_baseline.output
 
 
+@pytest.mark.long
 def test_a_student_of_two_teachers_is_exported_with_either_embedding(two, photos, tmp_path):
     run(
         with_settings(RunConfig(), [*SMALL, BOTH, "train.epochs=1"]),

@@ -82,6 +82,7 @@ def test_without_the_packages_that_write_a_model_it_is_said_before_the_teacher_l
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.long
 def test_without_a_single_label_the_teachers_answers_are_the_yardstick_and_that_is_said(
     asked, unlabelled, tmp_path
 ):

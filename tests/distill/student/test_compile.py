@@ -51,6 +51,7 @@ def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
     assert EmbeddingCache.open(tmp_path / "True").fingerprint  # a finished cache
 
 
+@pytest.mark.long
 @needs_compiler
 def test_a_compiled_student_has_the_same_outputs_gradients_and_names():
     student = nn.Sequential(

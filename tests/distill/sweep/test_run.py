@@ -173,6 +173,7 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(
     assert [len(numbers(place.folder(planned))) for planned in runs] == stood
 
 
+@pytest.mark.long
 def test_a_sweep_of_episodes_is_judged_by_average_precision_and_goes_on_as_one_of_photos(
     written, tmp_path, episodes, episode_cache, forked
 ):
