@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from inspect import Parameter, signature
+from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -51,8 +52,9 @@ def _is(value: Any, kind: Any) -> bool:
     kind, choices = get_origin(kind) or kind, get_args(kind)
     if kind is Literal:
         return isinstance(value, str) and value in choices
-    if kind in (int, float):  # a truth value is an int of Python's, and an int does for a float
-        return isinstance(value, int | kind) and not isinstance(value, bool)
+    if kind in (int, float):  # numpy's too; a truth value is an int of Python's, and an int does for a float
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        return number and (kind is float or isinstance(value, Integral))
     if _is_list(kind):  # an array or a set does for a list; a text is one too, of letters
         return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     return isinstance(value, kind)

@@ -24,6 +24,7 @@ from cache.build.from_folder import FeatureOptions
 from distill.api import exporting, features
 from distill.api.exporting import Exporting
 from distill.api.features import Features, Reading
+from distill.api.kinds import check_kinds
 from distill.deploy.export_options import ExportOptions
 from distill.deploy.model import Prediction
 from distill.settings import parsed_value
@@ -267,3 +268,11 @@ def test_a_script_without_a_guard_is_not_run_again_by_its_workers(here, photos, 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout == "the script runs\n39\n", done.stderr
+
+
+def test_numbers_of_numpy_are_numbers_and_truth_values_are_none():
+    kinds = {"seed": int, "budget": float | None}
+    check_kinds({"seed": np.int64(3), "budget": np.float32(1.5)}, kinds)
+    for given in ({"seed": True}, {"seed": 2.0}, {"budget": np.bool_(True)}):
+        with pytest.raises(distill.UserError, match=f"^{next(iter(given))} is "):
+            check_kinds(given, kinds)
